@@ -1,0 +1,412 @@
+"""The ``edgekd`` command: one function a verb, each parses, calls one function and answers.
+
+Every import of a room stands inside its verb, so that ``--help`` loads neither NumPy nor an engine.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import edgekd
+from edgekd.console import Answer, answer_with, print_notice
+
+app = typer.Typer(
+    name="edgekd",
+    help="From ultrasound images and masks to a distilled student in a verified engine on the device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Make synthetic data, or check real data before training on it.", no_args_is_help=True)
+TRAINING, DEPLOYMENT, TOOLS = "Train", "Deploy and judge", "Tools"
+app.add_typer(data_app, name="data", rich_help_panel=TRAINING)
+
+DataArgument = Annotated[
+    Path, typer.Argument(metavar="DATA", help="Folder with images/ and masks/, a BUSI-like folder, or a CSV.")
+]
+BundleArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="[BUNDLE]", help="A bundle (NAME.edgekd); the last run of this folder where absent."),
+]
+RunOption = Annotated[Path | None, typer.Option("--out", help="Run folder; runs/<date>-<data> where absent.")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Write the results and a report into this new folder.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random choice.")]
+TrainingSeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of every random choice.")]
+EpochsOption = Annotated[int | None, typer.Option(min=1, help="Passes over the training part, all phases together.")]
+ImageSizeOption = Annotated[int | None, typer.Option(min=16, help="Height and width of the network's input, pixels.")]
+BatchSizeOption = Annotated[int | None, typer.Option(min=1, help="Images a step.")]
+LearningRateOption = Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")]
+ConfigOption = Annotated[Path | None, typer.Option(help="TOML or JSON file; options given here win over it.")]
+PrecisionTrainOption = Annotated[str | None, typer.Option("--precision", help="auto, fp32 or bf16.")]
+DevicesOption = Annotated[int | None, typer.Option(min=1, help="Devices a machine.")]
+NodesOption = Annotated[int | None, typer.Option("--num-nodes", min=1, help="Machines, started with torchrun.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
+TargetsOption = Annotated[
+    list[str] | None,
+    typer.Option("--target", "-t", help="onnx, openvino, tensorrt or tensorrt-rtx; may be repeated."),
+]
+PrecisionsOption = Annotated[
+    list[str] | None, typer.Option("--precision", "-p", help="fp32, fp16, bf16 or int8; may be repeated.")
+]
+PrecisionOption = Annotated[str, typer.Option("--precision", "-p", help="Precision of the builds.")]
+DeviceOption = Annotated[str | None, typer.Option(help="CPU, GPU or NPU; the build's own where absent.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Processor threads of the engine.")]
+DataOption = Annotated[Path | None, typer.Option("--data", help="Data set; golden frames where absent.")]
+
+
+def _register(home: typer.Typer, name: str, panel: str | None = None) -> Callable[[Callable[..., Answer]], Any]:
+    return lambda verb: home.command(name, rich_help_panel=panel)(answer_with(verb))
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"edgekd {edgekd.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _declare_root_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@_register(app, "demo", TRAINING)
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="New folder for data, run, bundle and report.")] = Path("demo"),
+    seed: SeedOption = 0,
+    quiet: bool = False,
+) -> Answer:
+    """The whole way on synthetic ultrasound: distil, export, parity, benchmark, report.html.
+
+    Example: edgekd demo --out demo
+    """
+    from edgekd.demo import run_demo
+
+    return run_demo(out, seed=seed, quiet=quiet)
+
+
+@_register(data_app, "phantom")
+def data_phantom(
+    out: Annotated[Path, typer.Argument(help="New folder for images/, masks/ and manifest.csv.")],
+    count: Annotated[int, typer.Option(min=1, help="Number of frames.")] = 200,
+    seed: SeedOption = 0,
+    quiet: bool = False,
+) -> Answer:
+    """Write synthetic B-mode ultrasound with lesion masks.
+
+    Example: edgekd data phantom phantom --count 200
+    """
+    from edgekd.data import write_phantom
+
+    dataset = write_phantom(out, count, seed, quiet=quiet)
+    cases = len(dataset.cases)
+    return Answer({"path": out, "cases": cases}, lines=[f"{cases} synthetic frames with masks in {out}"])
+
+
+@_register(data_app, "check")
+def data_check(
+    data: DataArgument,
+    classes: Annotated[int, typer.Option(min=2, max=255, help="Classes, background included.")] = 2,
+    quiet: bool = False,
+) -> Answer:
+    """Find a data set's faults before training on it; exits 1 where there are any.
+
+    Example: edgekd data check DATA
+    """
+    from edgekd.answers import show_data_check
+    from edgekd.data import check_dataset
+
+    return show_data_check(check_dataset(data, num_classes=classes, quiet=quiet))
+
+
+@_register(app, "models", TRAINING)
+def models(
+    image_size: Annotated[int, typer.Option(min=16, help="Size the MACs are counted at, pixels.")] = 256,
+) -> Answer:
+    """List the networks with their parameters and multiply-accumulates.
+
+    Example: edgekd models --image-size 128
+    """
+    from edgekd.answers import show_models
+    from edgekd.models import describe_catalogue
+
+    return show_models(describe_catalogue(image_size), image_size)
+
+
+@_register(app, "train", TRAINING)
+def train(
+    data: DataArgument,
+    model: Annotated[str | None, typer.Option(help="Catalogue name or package.module:factory.")] = None,
+    out: RunOption = None,
+    epochs: EpochsOption = None,
+    image_size: ImageSizeOption = None,
+    batch_size: BatchSizeOption = None,
+    lr: LearningRateOption = None,
+    precision: PrecisionTrainOption = None,
+    config: ConfigOption = None,
+    devices: DevicesOption = None,
+    num_nodes: NodesOption = None,
+    seed: TrainingSeedOption = None,
+    resume: ResumeOption = False,
+    quiet: bool = False,
+) -> Answer:
+    """Train one network, for example the teacher.
+
+    Example: edgekd train DATA --model unet-wide --epochs 40 --out runs/teacher
+    """
+    from edgekd.answers import show_training
+    from edgekd.config import TrainConfig, load_config
+    from edgekd.distill import train as run_training
+
+    settings = {"model": model, "epochs": epochs, "image_size": image_size, "batch_size": batch_size, "lr": lr}
+    machine = {"precision": precision, "devices": devices, "num_nodes": num_nodes, "seed": seed}
+    resolved = load_config(TrainConfig, config, settings | machine)
+    return show_training(run_training(resolved, data, _place_run(out, data, resume, quiet), resume=resume, quiet=quiet))
+
+
+@_register(app, "distill", TRAINING)
+def distill(
+    data: DataArgument,
+    out: RunOption = None,
+    teacher: Annotated[str | None, typer.Option(help="Network, or the folder of a `train` run.")] = None,
+    student: Annotated[str | None, typer.Option(help="Network of the student.")] = None,
+    loss: Annotated[str | None, typer.Option(help="Distillation losses with weights, for example kl:1.")] = None,
+    control: Annotated[bool, typer.Option("--control", help="Also train the student without the teacher.")] = False,
+    epochs: EpochsOption = None,
+    image_size: ImageSizeOption = None,
+    batch_size: BatchSizeOption = None,
+    lr: LearningRateOption = None,
+    precision: PrecisionTrainOption = None,
+    config: ConfigOption = None,
+    devices: DevicesOption = None,
+    num_nodes: NodesOption = None,
+    seed: TrainingSeedOption = None,
+    resume: ResumeOption = False,
+    quiet: bool = False,
+) -> Answer:
+    """Train teacher and student, distil the best teacher into the student, write a bundle.
+
+    Example: edgekd distill DATA --control
+    """
+    from edgekd.answers import show_distillation
+    from edgekd.config import DistillConfig, load_config
+    from edgekd.distill import distill as run_distillation
+
+    networks = {"teacher": teacher, "student": student, "loss": loss}
+    settings = {"epochs": epochs, "image_size": image_size, "batch_size": batch_size, "lr": lr}
+    machine = {"precision": precision, "devices": devices, "num_nodes": num_nodes, "seed": seed}
+    resolved = load_config(DistillConfig, config, networks | settings | machine)
+    place = _place_run(out, data, resume, quiet)
+    return show_distillation(run_distillation(resolved, data, place, control=control, resume=resume, quiet=quiet))
+
+
+@_register(app, "evaluate", TRAINING)
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="A run folder or a bundle.")],
+    data: DataArgument,
+    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "test",
+    record: Annotated[Path | None, typer.Option(help="Write masks and logits here, for `parity`.")] = None,
+    quiet: bool = False,
+) -> Answer:
+    """Score a run or a bundle in PyTorch; with --record, keep its answers as the reference of parity.
+
+    Example: edgekd evaluate RUN DATA --record reference.npz
+    """
+    from edgekd.answers import show_scores
+    from edgekd.distill import evaluate as run_evaluation
+
+    return show_scores(run_evaluation(model, data, split=split, record=record, quiet=quiet))
+
+
+@_register(app, "export", DEPLOYMENT)
+def export(
+    bundle: BundleArgument = None,
+    target: TargetsOption = None,
+    precision: PrecisionsOption = None,
+    sm: Annotated[list[str] | None, typer.Option(help="GPU to compile for, for example 87; repeatable.")] = None,
+    quiet: bool = False,
+) -> Answer:
+    """Build engines from a bundle: ONNX graphs, OpenVINO IR, TensorRT engine with its CUDA preprocessing.
+
+    Example: edgekd export --target tensorrt --target openvino
+    """
+    from edgekd.answers import show_builds
+    from edgekd.bundle import Bundle
+    from edgekd.errors import UsageError
+    from edgekd.export import TARGETS, export_bundle
+
+    if not target:
+        raise UsageError("no --target was named", expected="one or more of " + ", ".join(TARGETS))
+    opened = Bundle.open(_choose_bundle(bundle, quiet))
+    return show_builds(export_bundle(opened, target, precision or ["fp32"], sm=sm, quiet=quiet))
+
+
+@_register(app, "parity", DEPLOYMENT)
+def parity(
+    bundle: BundleArgument = None,
+    data: DataOption = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="Recording of the PyTorch student; the run's own where absent.")
+    ] = None,
+    target: TargetsOption = None,
+    precision: PrecisionOption = "fp32",
+    device: DeviceOption = None,
+    out: OutOption = None,
+    seed: SeedOption = 0,
+    quiet: bool = False,
+) -> Answer:
+    """Check that exported engines agree with the validated student; exits 1 where one does not.
+
+    Example: edgekd parity BUNDLE --data DATA --out parity
+    """
+    from edgekd.benchmarks import run_parity
+
+    chosen = _choose_bundle(bundle, quiet)
+    report = run_parity(
+        chosen,
+        data=data,
+        reference=reference,
+        targets=target,
+        precision=precision,
+        device=device,
+        out=out,
+        seed=seed,
+        quiet=quiet,
+    )
+    from edgekd.answers import show_parity
+
+    return show_parity(report)
+
+
+@_register(app, "benchmark", DEPLOYMENT)
+def benchmark(
+    bundle: BundleArgument = None,
+    data: DataOption = None,
+    target: TargetsOption = None,
+    precision: PrecisionOption = "fp32",
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+    min_queries: Annotated[int, typer.Option(min=1, help="Frames timed at least.")] = 200,
+    min_seconds: Annotated[float, typer.Option(min=0, help="Seconds timed at least.")] = 3.0,
+    out: OutOption = None,
+    quiet: bool = False,
+) -> Answer:
+    """Measure latency: load, first inference, steady state, stages; all samples kept.
+
+    Example: edgekd benchmark BUNDLE --target openvino --out latency
+    """
+    from edgekd.answers import show_latency
+    from edgekd.benchmarks import run_benchmark
+
+    chosen = _choose_bundle(bundle, quiet)
+    report = run_benchmark(
+        chosen,
+        data=data,
+        targets=target,
+        precision=precision,
+        device=device,
+        threads=threads,
+        min_queries=min_queries,
+        min_seconds=min_seconds,
+        out=out,
+        quiet=quiet,
+    )
+    return show_latency(report)
+
+
+@_register(app, "compare", DEPLOYMENT)
+def compare(
+    reports: Annotated[list[Path], typer.Argument(help="Result folders or JSON files of parity and benchmark.")],
+) -> Answer:
+    """Put reports of several devices or releases side by side.
+
+    Example: edgekd compare cart-a/ cart-b/
+    """
+    from edgekd.answers import show_comparison
+    from edgekd.benchmarks import compare_reports
+
+    return show_comparison(compare_reports(reports))
+
+
+@_register(app, "predict", DEPLOYMENT)
+def predict(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle with at least one build.")],
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="An image, or a folder of images.")],
+    out: Annotated[Path, typer.Option("--out", help="New folder for masks/ and overlays/.")],
+    target: Annotated[str | None, typer.Option("--target", "-t", help="Engine; the first that runs here.")] = None,
+    precision: PrecisionOption = "fp32",
+    device: DeviceOption = None,
+    quiet: bool = False,
+) -> Answer:
+    """Segment images with an exported engine: masks at frame size, and overlays to look at.
+
+    Example: edgekd predict BUNDLE images/ --out predictions
+    """
+    from edgekd.answers import show_predictions
+    from edgekd.benchmarks import run_prediction
+
+    return show_predictions(
+        run_prediction(bundle, source, out, target=target, precision=precision, device=device, quiet=quiet)
+    )
+
+
+@_register(app, "inspect", TOOLS)
+def inspect(bundle: BundleArgument = None, quiet: bool = False) -> Answer:
+    """Show what a bundle holds, after checking every hash.
+
+    Example: edgekd inspect runs/…/student.edgekd
+    """
+    from edgekd.answers import show_bundle
+    from edgekd.bundle import Bundle
+
+    return show_bundle(Bundle.open(_choose_bundle(bundle, quiet)))
+
+
+@_register(app, "doctor", TOOLS)
+def doctor() -> Answer:
+    """What this machine can run, what is missing, and the command that adds it.
+
+    Example: edgekd doctor --json
+    """
+    from edgekd.answers import show_doctor
+    from edgekd.doctor import examine_machine
+
+    return show_doctor(examine_machine())
+
+
+def _choose_bundle(named: Path | None, quiet: bool) -> Path:
+    if named is not None:
+        return named
+    from edgekd.runs import find_last_bundle
+
+    found = find_last_bundle()
+    print_notice(f"no bundle was named: taking the last run of this folder, {found}", quiet=quiet)
+    return found
+
+
+def _place_run(named: Path | None, data: Path, resume: bool, quiet: bool) -> Path:
+    if named is not None:
+        return named
+    from edgekd.errors import UsageError
+    from edgekd.runs import name_new_run
+
+    if resume:
+        raise UsageError("--resume needs the run to go on with", action="name it: --out RUN --resume")
+    place = name_new_run(data.resolve().stem)
+    print_notice(f"this run goes to {place}", quiet=quiet)
+    return place
+
+
+def main() -> None:
+    """Run the command line; never returns."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Writing files so that a reader sees the old content, the new content, or nothing: never a half."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgekd.errors import MachineError, UsageError
+
+
+@contextlib.contextmanager
+def explain_full_disk(path: Path) -> Iterator[None]:
+    """Turn "no space left" (ENOSPC, EDQUOT) into a MachineError that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise MachineError(
+                f"the disk is full while writing {path}", action="free some space and run the command again"
+            ) from error
+        raise
+
+
+def write_bytes_atomic(path: Path, data: bytes) -> None:
+    """Write ``data`` to a hidden sibling, flush it to the disk, then rename it to ``path``."""
+    with explain_full_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            # mkstemp makes the file private; a result is as readable as any other new file.
+            os.chmod(name, 0o666 & ~_read_umask())
+            os.replace(name, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+            raise
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8, atomically."""
+    write_bytes_atomic(path, text.encode())
+
+
+def write_json_atomic(path: Path, value: object) -> None:
+    """Write ``value`` as indented JSON with a final newline, atomically; NaN is written as null by the caller."""
+    write_text_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def staged_folder(final: Path) -> Iterator[Path]:
+    """Yield an empty hidden sibling of ``final`` that takes its name on success and vanishes on failure.
+
+    Raises:
+        UsageError: ``final`` exists already.
+        MachineError: the disk is full.
+    """
+    check_output_is_new(final)
+    with explain_full_disk(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+        try:
+            os.chmod(staging, 0o777 & ~_read_umask())
+            yield staging
+            os.rename(staging, final)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+
+
+def check_output_is_new(final: Path) -> None:
+    """Raise UsageError where ``final`` exists, so that no result is overwritten in silence."""
+    if final.exists() or final.is_symlink():
+        raise UsageError(f"the output {final} exists already", action="name another one, or remove it")
+
+
+def hash_file(path: Path) -> str:
+    """Return the sha256 of a file's content in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _read_umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

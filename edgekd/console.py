@@ -1,0 +1,158 @@
+"""How a verb answers: one result on stdout as a table or as JSON, notices on stderr, an exit code.
+
+Imports only what ``--help`` needs; rich and everything else come late.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import math
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgekd.errors import EdgeKDError
+
+INTERNAL_ERROR = EdgeKDError.exit_code
+INTERRUPTED = 130
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notices.")]
+DebugFlag = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table for people: a title, column names, and rows of the same length (None is shown as a dash)."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a verb found.
+
+    Attributes:
+        data: the JSON form; NaN becomes null.
+        tables: the form for people.
+        lines: text printed below the tables.
+        exit_code: 0, or 1 where a gate said no.
+    """
+
+    data: Mapping[str, Any]
+    tables: Sequence[Table] = field(default=())
+    lines: Sequence[str] = field(default=())
+    exit_code: int = 0
+
+
+def answer_with(verb: Callable[..., Answer]) -> Callable[..., None]:
+    """Give a verb ``--json``, ``--quiet`` and ``--debug``, print its answer and end with its exit code.
+
+    The verb receives ``quiet`` (true with ``--json`` as well) where it has a parameter of that name.
+    """
+    signature = inspect.signature(verb)
+    own = [parameter for parameter in signature.parameters.values() if parameter.name != "quiet"]
+    flags = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+        for name, annotation in (("as_json", JsonFlag), ("quiet", QuietFlag), ("debug", DebugFlag))
+    ]
+
+    @functools.wraps(verb)
+    def answered(*, as_json: bool, quiet: bool, debug: bool, **options: Any) -> None:
+        if "quiet" in signature.parameters:
+            options["quiet"] = quiet or as_json
+        raise typer.Exit(_run(functools.partial(verb, **options), as_json=as_json, debug=debug))
+
+    answered.__signature__ = inspect.Signature([*own, *flags])  # type: ignore[attr-defined]
+    answered.__annotations__ = {p.name: p.annotation for p in (*own, *flags)}
+    return answered
+
+
+def print_notice(text: str, *, quiet: bool = False) -> None:
+    """Print one line for people on stderr."""
+    if not quiet:
+        print(text, file=sys.stderr)  # noqa: T201
+
+
+def _run(verb: Callable[[], Answer], *, as_json: bool, debug: bool) -> int:
+    try:
+        answer = verb()
+    except KeyboardInterrupt:
+        _print_error("interrupted", INTERRUPTED, as_json=as_json, debug=debug)
+        return INTERRUPTED
+    except EdgeKDError as error:
+        _print_error(str(error), error.exit_code, as_json=as_json, debug=debug)
+        return error.exit_code
+    except Exception as error:
+        text = f"internal error: {type(error).__name__}: {error}. Next: run it again with --debug and report it"
+        _print_error(text, INTERNAL_ERROR, as_json=as_json, debug=debug)
+        return INTERNAL_ERROR
+    if as_json:
+        sys.stdout.write(json.dumps(_replace_nan(answer.data), indent=2, allow_nan=False) + "\n")
+    else:
+        _print_answer(answer)
+    return answer.exit_code
+
+
+def _print_error(text: str, exit_code: int, *, as_json: bool, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    one_line = " ".join(text.split())
+    sys.stderr.write(f"edgekd: {one_line}\n")
+    if as_json:
+        sys.stdout.write(json.dumps({"error": one_line, "exit_code": exit_code}, indent=2) + "\n")
+
+
+def _print_answer(answer: Answer) -> None:
+    from rich.console import Console
+
+    # A pipe has no width: rich would fold tables at 80 columns there.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    for table in answer.tables:
+        console.print(_build_rich_table(table))
+    for line in answer.lines:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _build_rich_table(table: Table) -> Any:
+    from rich import box
+    from rich.table import Table as RichTable
+
+    rich_table = RichTable(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+    numeric = [
+        all(isinstance(row[index], int | float | None) for row in table.rows) for index in range(len(table.columns))
+    ]
+    for name, is_numeric in zip(table.columns, numeric, strict=True):
+        rich_table.add_column(name, justify="right" if is_numeric else "left", overflow="fold")
+    for row in table.rows:
+        rich_table.add_row(*(_format_cell(value) for value in row))
+    return rich_table
+
+
+def _format_cell(value: object) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value).replace("[", r"\[")
+
+
+def _replace_nan(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _replace_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replace_nan(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

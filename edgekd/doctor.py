@@ -1,0 +1,160 @@
+"""What this machine can run, what is missing, and the command that adds it."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.metadata
+import platform
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Capability:
+    """One thing this machine can or cannot do.
+
+    Attributes:
+        name: the capability, for example ``OpenVINO``.
+        serves: the verbs or targets that need it.
+        available: whether it was found and answered.
+        detail: version and devices, or why it does not answer.
+        remedy: the command that adds it; None where nothing is missing.
+    """
+
+    name: str
+    serves: str
+    available: bool
+    detail: str
+    remedy: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a JSON-ready dict."""
+        return asdict(self)
+
+
+def examine_machine() -> list[Capability]:
+    """Return every capability EdgeKD can use, in the order of its pipeline; imports what it examines."""
+    return [
+        _describe_processor(),
+        _describe_disk(),
+        _probe_package("PyTorch", "train, distill, evaluate", ("torch",), _describe_torch, "train"),
+        _probe_package("MONAI and Fabric", "train, distill", ("monai", "lightning-fabric"), None, "train"),
+        _probe_package("ONNX exporter", "export from a run", ("onnx", "onnxscript"), None, "train"),
+        _probe_package("ONNX Runtime", "target onnx", ("onnxruntime",), _describe_onnxruntime, "onnx"),
+        _probe_package("OpenVINO", "target openvino", ("openvino",), _describe_openvino, "openvino"),
+        _describe_gpu(),
+        _probe_package("TensorRT", "target tensorrt", ("tensorrt",), _describe_import("tensorrt"), "tensorrt"),
+        _probe_package(
+            "TensorRT-RTX",
+            "target tensorrt-rtx",
+            ("tensorrt-rtx",),
+            _describe_import("tensorrt_rtx"),
+            "tensorrt-rtx",
+        ),
+        _probe_package("NVRTC", "CUDA preprocessing, compiled", ("nvidia-cuda-nvrtc",), None, "nvrtc"),
+        _probe_package("PyCUDA", "CUDA preprocessing, run", ("pycuda",), _describe_import("pycuda"), "cuda"),
+    ]
+
+
+
+
+def _probe_package(
+    name: str,
+    serves: str,
+    distributions: tuple[str, ...],
+    describe: Callable[[], str] | None,
+    extra: str,
+) -> Capability:
+    remedy = f'pip install "edgekd[{extra}]"'
+    versions: list[str] = []
+    for distribution in distributions:
+        version = _find_version(distribution)
+        if version is None:
+            return Capability(name, serves, False, f"{distribution} is not installed", remedy)
+        versions.append(version)
+    detail = ", ".join(versions)
+    if describe is None:
+        return Capability(name, serves, True, detail, None)
+    try:
+        return Capability(name, serves, True, f"{detail}; {describe()}".removesuffix("; "), None)
+    except Exception as error:  # a broken install may raise anything at import; the doctor reports it
+        return Capability(
+            name, serves, False, f"{detail}, does not load: {type(error).__name__}: {error}", remedy
+        )
+
+
+def _find_version(distribution: str) -> str | None:
+    # The NVRTC wheel of CUDA 12 carries a suffix, the one of CUDA 13 does not; JetPack's TensorRT is a plain module.
+    for name in (distribution, f"{distribution}-cu12"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _describe_torch() -> str:
+    torch = importlib.import_module("torch")
+    devices = ["CPU"]
+    if torch.cuda.is_available():
+        devices += [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return "devices " + ", ".join(devices)
+
+
+def _describe_onnxruntime() -> str:
+    return "providers " + ", ".join(importlib.import_module("onnxruntime").get_available_providers())
+
+
+def _describe_openvino() -> str:
+    return "devices " + ", ".join(importlib.import_module("openvino").Core().available_devices)
+
+
+def _describe_import(module: str) -> Callable[[], str]:
+    def describe() -> str:
+        importlib.import_module(module)
+        return ""
+
+    return describe
+
+
+def _describe_processor() -> Capability:
+    flags: set[str] = set()
+    model = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                model = value.strip()
+            elif key.strip() in ("flags", "Features"):
+                flags = set(value.split())
+    except OSError:
+        pass  # no /proc on this system: the model name alone is reported
+    known = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "bf16", "amx_bf16": "AMX", "asimdhp": "fp16"}
+    found = [label for flag, label in known.items() if flag in flags]
+    return Capability("Processor", "everything", True, ", ".join([model, platform.machine(), *found]), None)
+
+
+def _describe_disk() -> Capability:
+    free_gib = shutil.disk_usage(Path.cwd()).free / GIB
+    return Capability("Disk", "runs and builds", free_gib > 1, f"{free_gib:.1f} GiB free here", None)
+
+
+def _describe_gpu() -> Capability:
+    name, serves = "NVIDIA GPU", "target tensorrt, CUDA preprocessing"
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return Capability(name, serves, False, "no driver (libcuda.so.1) on this machine", None)
+    count, version = ctypes.c_int(), ctypes.c_int()
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+        return Capability(name, serves, False, "the driver answers, but shows no device", None)
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    cuda = f"{version.value // 1000}.{version.value % 1000 // 10}"
+    return Capability(name, serves, True, f"{count.value} device(s), driver for CUDA {cuda}", None)
