@@ -39,7 +39,7 @@ lint: $(STAMP)  ## format, style, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: $(STAMP)  ## latency of every engine that runs here, on the demo's student
 	test -d $(DEMO) || $(MAKE) demo

@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(help="Make synthetic data, or check real data before training on it.", no_args_is_help=True)
+data_app = typer.Typer(help="Make synthetic data, or check real data before training.", no_args_is_help=True)
 TRAINING, DEPLOYMENT, TOOLS = "Train", "Deploy and judge", "Tools"
 app.add_typer(data_app, name="data", rich_help_panel=TRAINING)
 
@@ -29,20 +29,22 @@ DataArgument = Annotated[
 ]
 BundleArgument = Annotated[
     Path | None,
-    typer.Argument(metavar="[BUNDLE]", help="A bundle (NAME.edgekd); the last run of this folder where absent."),
+    typer.Argument(
+        metavar="[BUNDLE]", help="A bundle, NAME.edgekd; the last run of this folder where absent."
+    ),
 ]
 RunOption = Annotated[Path | None, typer.Option("--out", help="Run folder; runs/<date>-<data> where absent.")]
-OutOption = Annotated[Path | None, typer.Option("--out", help="Write the results and a report into this new folder.")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="New folder for the results and a report.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random choice.")]
 TrainingSeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of every random choice.")]
-EpochsOption = Annotated[int | None, typer.Option(min=1, help="Passes over the training part, all phases together.")]
-ImageSizeOption = Annotated[int | None, typer.Option(min=16, help="Height and width of the network's input, pixels.")]
+EpochsOption = Annotated[int | None, typer.Option(min=1, help="Passes over the training part; in distill, of each phase.")]
+ImageSizeOption = Annotated[int | None, typer.Option(min=16, help="Side of the network's input, pixels.")]
 BatchSizeOption = Annotated[int | None, typer.Option(min=1, help="Images a step.")]
 LearningRateOption = Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")]
 ConfigOption = Annotated[Path | None, typer.Option(help="TOML or JSON file; options given here win over it.")]
 PrecisionTrainOption = Annotated[str | None, typer.Option("--precision", help="auto, fp32 or bf16.")]
 DevicesOption = Annotated[int | None, typer.Option(min=1, help="Devices a machine.")]
-NodesOption = Annotated[int | None, typer.Option("--num-nodes", min=1, help="Machines, started with torchrun.")]
+NodesOption = Annotated[int | None, typer.Option("--num-nodes", min=1, help="Machines, by torchrun.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
 TargetsOption = Annotated[
     list[str] | None,
@@ -57,7 +59,9 @@ ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Processor thread
 DataOption = Annotated[Path | None, typer.Option("--data", help="Data set; golden frames where absent.")]
 
 
-def _register(home: typer.Typer, name: str, panel: str | None = None) -> Callable[[Callable[..., Answer]], Any]:
+def _register(
+    home: typer.Typer, name: str, panel: str | None = None
+) -> Callable[[Callable[..., Answer]], Any]:
     return lambda verb: home.command(name, rich_help_panel=panel)(answer_with(verb))
 
 
@@ -78,7 +82,7 @@ def _declare_root_options(
 
 @_register(app, "demo", TRAINING)
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="New folder for data, run, bundle and report.")] = Path("demo"),
+    out: Annotated[Path, typer.Option("--out", help="New folder for everything.")] = Path("demo"),
     seed: SeedOption = 0,
     quiet: bool = False,
 ) -> Answer:
@@ -104,9 +108,8 @@ def data_phantom(
     """
     from edgekd.data import write_phantom
 
-    dataset = write_phantom(out, count, seed, quiet=quiet)
-    cases = len(dataset.cases)
-    return Answer({"path": out, "cases": cases}, lines=[f"{cases} synthetic frames with masks in {out}"])
+    write_phantom(out, count, seed, quiet=quiet)
+    return Answer({"path": out, "cases": count}, lines=[f"{count} synthetic frames with masks in {out}"])
 
 
 @_register(data_app, "check")
@@ -164,20 +167,28 @@ def train(
     from edgekd.config import TrainConfig, load_config
     from edgekd.distill import train as run_training
 
-    settings = {"model": model, "epochs": epochs, "image_size": image_size, "batch_size": batch_size, "lr": lr}
+    settings = {
+        "model": model,
+        "epochs": epochs,
+        "image_size": image_size,
+        "batch_size": batch_size,
+        "lr": lr,
+    }
     machine = {"precision": precision, "devices": devices, "num_nodes": num_nodes, "seed": seed}
     resolved = load_config(TrainConfig, config, settings | machine)
-    return show_training(run_training(resolved, data, _place_run(out, data, resume, quiet), resume=resume, quiet=quiet))
+    return show_training(
+        run_training(resolved, data, _place_run(out, data, resume, quiet), resume=resume, quiet=quiet)
+    )
 
 
 @_register(app, "distill", TRAINING)
 def distill(
     data: DataArgument,
     out: RunOption = None,
-    teacher: Annotated[str | None, typer.Option(help="Network, or the folder of a `train` run.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="Network, or the folder of a train run.")] = None,
     student: Annotated[str | None, typer.Option(help="Network of the student.")] = None,
-    loss: Annotated[str | None, typer.Option(help="Distillation losses with weights, for example kl:1.")] = None,
-    control: Annotated[bool, typer.Option("--control", help="Also train the student without the teacher.")] = False,
+    loss: Annotated[str | None, typer.Option(help="Distillation losses and weights: kl:1.")] = None,
+    control: Annotated[bool, typer.Option("--control", help="Also train it without the teacher.")] = False,
     epochs: EpochsOption = None,
     image_size: ImageSizeOption = None,
     batch_size: BatchSizeOption = None,
@@ -198,12 +209,14 @@ def distill(
     from edgekd.config import DistillConfig, load_config
     from edgekd.distill import distill as run_distillation
 
-    networks = {"teacher": teacher, "student": student, "loss": loss}
+    networks = {"teacher": teacher, "student": student, "losses": loss}
     settings = {"epochs": epochs, "image_size": image_size, "batch_size": batch_size, "lr": lr}
     machine = {"precision": precision, "devices": devices, "num_nodes": num_nodes, "seed": seed}
     resolved = load_config(DistillConfig, config, networks | settings | machine)
     place = _place_run(out, data, resume, quiet)
-    return show_distillation(run_distillation(resolved, data, place, control=control, resume=resume, quiet=quiet))
+    return show_distillation(
+        run_distillation(resolved, data, place, control=control, resume=resume, quiet=quiet)
+    )
 
 
 @_register(app, "evaluate", TRAINING)
@@ -229,7 +242,7 @@ def export(
     bundle: BundleArgument = None,
     target: TargetsOption = None,
     precision: PrecisionsOption = None,
-    sm: Annotated[list[str] | None, typer.Option(help="GPU to compile for, for example 87; repeatable.")] = None,
+    sm: Annotated[list[str] | None, typer.Option(help="GPU to compile for, such as 87; repeatable.")] = None,
     quiet: bool = False,
 ) -> Answer:
     """Build engines from a bundle: ONNX graphs, OpenVINO IR, TensorRT engine with its CUDA preprocessing.
@@ -238,13 +251,10 @@ def export(
     """
     from edgekd.answers import show_builds
     from edgekd.bundle import Bundle
-    from edgekd.errors import UsageError
-    from edgekd.export import TARGETS, export_bundle
+    from edgekd.export import export_bundle
 
-    if not target:
-        raise UsageError("no --target was named", expected="one or more of " + ", ".join(TARGETS))
     opened = Bundle.open(_choose_bundle(bundle, quiet))
-    return show_builds(export_bundle(opened, target, precision or ["fp32"], sm=sm, quiet=quiet))
+    return show_builds(opened, export_bundle(opened, target or (), precision or ("fp32",), sm=sm, quiet=quiet))
 
 
 @_register(app, "parity", DEPLOYMENT)
@@ -265,6 +275,7 @@ def parity(
 
     Example: edgekd parity BUNDLE --data DATA --out parity
     """
+    from edgekd.answers import show_parity
     from edgekd.benchmarks import run_parity
 
     chosen = _choose_bundle(bundle, quiet)
@@ -279,8 +290,6 @@ def parity(
         seed=seed,
         quiet=quiet,
     )
-    from edgekd.answers import show_parity
-
     return show_parity(report)
 
 
@@ -322,7 +331,7 @@ def benchmark(
 
 @_register(app, "compare", DEPLOYMENT)
 def compare(
-    reports: Annotated[list[Path], typer.Argument(help="Result folders or JSON files of parity and benchmark.")],
+    reports: Annotated[list[Path], typer.Argument(help="Result folders or JSON files.")],
 ) -> Answer:
     """Put reports of several devices or releases side by side.
 
@@ -338,8 +347,10 @@ def compare(
 def predict(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle with at least one build.")],
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="An image, or a folder of images.")],
-    out: Annotated[Path, typer.Option("--out", help="New folder for masks/ and overlays/.")],
-    target: Annotated[str | None, typer.Option("--target", "-t", help="Engine; the first that runs here.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="New folder for masks and overlays.")],
+    target: Annotated[
+        str | None, typer.Option("--target", "-t", help="Engine; else the first that runs.")
+    ] = None,
     precision: PrecisionOption = "fp32",
     device: DeviceOption = None,
     quiet: bool = False,
@@ -363,9 +374,14 @@ def inspect(bundle: BundleArgument = None, quiet: bool = False) -> Answer:
     Example: edgekd inspect runs/…/student.edgekd
     """
     from edgekd.answers import show_bundle
-    from edgekd.bundle import Bundle
+    from edgekd.bundle import Bundle, list_builds
 
-    return show_bundle(Bundle.open(_choose_bundle(bundle, quiet)))
+    opened = Bundle.open(_choose_bundle(bundle, quiet))
+    builds = list_builds(opened)
+    for build in builds:
+        for name in build.record.files:
+            build.resolve_file(name)
+    return show_bundle(opened, builds)
 
 
 @_register(app, "doctor", TOOLS)

@@ -53,7 +53,7 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 
 def write_json_atomic(path: Path, value: object) -> None:
-    """Write ``value`` as indented JSON with a final newline, atomically; NaN is written as null by the caller."""
+    """Write ``value`` as indented JSON with a final newline, atomically; the caller has replaced NaN."""
     write_text_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 

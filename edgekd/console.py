@@ -93,7 +93,8 @@ def _run(verb: Callable[[], Answer], *, as_json: bool, debug: bool) -> int:
         _print_error(str(error), error.exit_code, as_json=as_json, debug=debug)
         return error.exit_code
     except Exception as error:
-        text = f"internal error: {type(error).__name__}: {error}. Next: run it again with --debug and report it"
+        what = f"internal error: {type(error).__name__}: {error}"
+        text = f"{what}. Next: run it again with --debug and report it"
         _print_error(text, INTERNAL_ERROR, as_json=as_json, debug=debug)
         return INTERNAL_ERROR
     if as_json:
@@ -128,10 +129,8 @@ def _build_rich_table(table: Table) -> Any:
     from rich.table import Table as RichTable
 
     rich_table = RichTable(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
-    numeric = [
-        all(isinstance(row[index], int | float | None) for row in table.rows) for index in range(len(table.columns))
-    ]
-    for name, is_numeric in zip(table.columns, numeric, strict=True):
+    for index, name in enumerate(table.columns):
+        is_numeric = all(isinstance(row[index], int | float | None) for row in table.rows)
         rich_table.add_column(name, justify="right" if is_numeric else "left", overflow="fold")
     for row in table.rows:
         rich_table.add_row(*(_format_cell(value) for value in row))

@@ -12,8 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-
 GIB = 1 << 30
+PROCESSOR_FLAGS = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx512_bf16": "bf16",
+    "amx_bf16": "AMX",
+    "asimdhp": "fp16",
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,9 @@ def examine_machine() -> list[Capability]:
         _probe_package("ONNX Runtime", "target onnx", ("onnxruntime",), _describe_onnxruntime, "onnx"),
         _probe_package("OpenVINO", "target openvino", ("openvino",), _describe_openvino, "openvino"),
         _describe_gpu(),
-        _probe_package("TensorRT", "target tensorrt", ("tensorrt",), _describe_import("tensorrt"), "tensorrt"),
+        _probe_package(
+            "TensorRT", "target tensorrt", ("tensorrt",), _describe_import("tensorrt"), "tensorrt"
+        ),
         _probe_package(
             "TensorRT-RTX",
             "target tensorrt-rtx",
@@ -61,8 +69,6 @@ def examine_machine() -> list[Capability]:
         _probe_package("NVRTC", "CUDA preprocessing, compiled", ("nvidia-cuda-nvrtc",), None, "nvrtc"),
         _probe_package("PyCUDA", "CUDA preprocessing, run", ("pycuda",), _describe_import("pycuda"), "cuda"),
     ]
-
-
 
 
 def _probe_package(
@@ -91,7 +97,7 @@ def _probe_package(
 
 
 def _find_version(distribution: str) -> str | None:
-    # The NVRTC wheel of CUDA 12 carries a suffix, the one of CUDA 13 does not; JetPack's TensorRT is a plain module.
+    # NVRTC's wheel for CUDA 12 carries a suffix, the one for CUDA 13 does not.
     for name in (distribution, f"{distribution}-cu12"):
         try:
             return importlib.metadata.version(name)
@@ -136,8 +142,7 @@ def _describe_processor() -> Capability:
                 flags = set(value.split())
     except OSError:
         pass  # no /proc on this system: the model name alone is reported
-    known = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "bf16", "amx_bf16": "AMX", "asimdhp": "fp16"}
-    found = [label for flag, label in known.items() if flag in flags]
+    found = [label for flag, label in PROCESSOR_FLAGS.items() if flag in flags]
     return Capability("Processor", "everything", True, ", ".join([model, platform.machine(), *found]), None)
 
 

@@ -23,9 +23,14 @@ class Progress:
     def __enter__(self) -> Progress:
         if self._visible:
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
             from rich.progress import Progress as RichProgress
-            from rich.progress import TimeRemainingColumn
 
             self._bars = RichProgress(
                 TextColumn("{task.description}"),

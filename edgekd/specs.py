@@ -1,4 +1,4 @@
-"""Facts that training and the device must agree on: how a frame becomes a tensor, and what the classes are."""
+"""Facts that training and the device agree on: how a frame becomes a tensor, and what the classes are."""
 
 from __future__ import annotations
 

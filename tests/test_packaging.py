@@ -36,7 +36,15 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     shutil.copytree(ROOT, source, symlinks=True, ignore=ignored)
     _run(
-        sys.executable, "-m", "build", "--no-isolation", "--sdist", "--wheel", "--outdir", str(base), cwd=source
+        sys.executable,
+        "-m",
+        "build",
+        "--no-isolation",
+        "--sdist",
+        "--wheel",
+        "--outdir",
+        str(base),
+        cwd=source,
     )
     return base
 

@@ -1,0 +1,42 @@
+"""Judging engines on the device: latency, parity, reports, comparison, prediction. Never torch."""
+
+from edgekd.benchmarks.benchmark import BenchmarkReport, run_benchmark, write_benchmark
+from edgekd.benchmarks.compare import Comparison, compare_reports
+from edgekd.benchmarks.environment import describe_conditions, describe_environment
+from edgekd.benchmarks.gate import ParityReport, run_parity, write_parity
+from edgekd.benchmarks.golden import GoldenResult, compare_golden
+from edgekd.benchmarks.latency import LatencyResult, measure_latency
+from edgekd.benchmarks.overlays import Overlay, draw_overlay, list_legend
+from edgekd.benchmarks.parity import ParityResult, compare_recordings
+from edgekd.benchmarks.predict import PredictionReport, predict_folder, run_prediction
+from edgekd.benchmarks.recording import record_segmenter
+from edgekd.benchmarks.report import write_report
+from edgekd.benchmarks.tables import Table
+
+__all__ = [
+    "BenchmarkReport",
+    "Comparison",
+    "GoldenResult",
+    "LatencyResult",
+    "Overlay",
+    "ParityReport",
+    "ParityResult",
+    "PredictionReport",
+    "Table",
+    "compare_golden",
+    "compare_recordings",
+    "compare_reports",
+    "describe_conditions",
+    "describe_environment",
+    "draw_overlay",
+    "list_legend",
+    "measure_latency",
+    "predict_folder",
+    "record_segmenter",
+    "run_benchmark",
+    "run_parity",
+    "run_prediction",
+    "write_benchmark",
+    "write_parity",
+    "write_report",
+]

@@ -1,0 +1,229 @@
+"""Does an engine still do what the student did? Two recordings of one data set compared."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekd.bundle import Recording
+from edgekd.errors import GateFailure, InputError, IntegrityError
+from edgekd.metrics import METRICS, Scores, count_confusions, score_cases, score_sums, summarise_cases
+from edgekd.stats import DEFAULT_MARGINS, Difference, Verdict, decide_non_inferiority, paired_bootstrap
+
+NUM_WORST_CASES = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseAgreement:
+    """One case whose masks differ.
+
+    Attributes:
+        name: of the case.
+        agreement: part of its pixels with equal class.
+        dice_reference, dice_candidate: its Dice on both sides, None where its truth is empty.
+    """
+
+    name: str
+    agreement: float
+    dice_reference: float | None
+    dice_candidate: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ParityResult:
+    """A candidate compared with its reference on a data set.
+
+    Attributes:
+        reference, candidate: sources of the recordings.
+        num_images, num_groups: what was compared.
+        margins: largest loss accepted, by score.
+        differences: by score, see ``stats.Difference``.
+        verdict: non-inferiority by score and together; the agreement floor counts as well.
+        reference_scores, candidate_scores: at the tensor's size.
+        reference_frame_scores, candidate_frame_scores: at frame size, None where not measured.
+        pixel_agreement: part of all pixels with equal class.
+        min_agreement: the floor it had to reach, None where there was none.
+        num_different: images whose masks differ in any pixel.
+        max_logit_difference: largest absolute difference of logits, None where a side has none.
+        worst_cases: those with the lowest agreement, worst first.
+    """
+
+    reference: str
+    candidate: str
+    num_images: int
+    num_groups: int
+    margins: dict[str, float]
+    differences: dict[str, Difference]
+    verdict: Verdict
+    reference_scores: Scores
+    candidate_scores: Scores
+    pixel_agreement: float
+    min_agreement: float | None
+    num_different: int
+    max_logit_difference: float | None
+    worst_cases: tuple[CaseAgreement, ...]
+    reference_frame_scores: Scores | None = None
+    candidate_frame_scores: Scores | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every score passed."""
+        return self.verdict.overall == "pass"
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it did not pass."""
+        return self.verdict.reasons
+
+    @property
+    def conclusion(self) -> str:
+        """``non-inferior``, ``not shown to be non-inferior`` or ``inconclusive``."""
+        return {"pass": "non-inferior", "fail": "not shown to be non-inferior"}.get(
+            self.verdict.overall, "inconclusive"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as JSON values."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields["kind"] = "data"
+        fields |= {"conclusion": self.conclusion, "passed": self.passed, "reasons": list(self.reasons)}
+        fields["differences"] = {name: one.to_dict() for name, one in self.differences.items()}
+        fields["verdict"] = dataclasses.asdict(self.verdict)
+        fields["worst_cases"] = [dataclasses.asdict(case) for case in self.worst_cases]
+        for name in fields:
+            if isinstance(fields[name], Scores):
+                fields[name] = fields[name].to_dict()
+        return fields
+
+
+def compare_recordings(
+    reference: Recording,
+    candidate: Recording,
+    margins: Mapping[str, float] = DEFAULT_MARGINS,
+    *,
+    num_classes: int,
+    min_agreement: float | None = None,
+    num_resamples: int = 10000,
+    seed: int = 0,
+) -> ParityResult:
+    """Compare two recordings of the same cases: differences with their bounds, and the verdict.
+
+    Args:
+        reference: what the PyTorch student made of the data.
+        candidate: what an engine made of it.
+        margins: largest loss accepted, by score.
+        num_classes: K.
+        min_agreement: part of equal pixels below which the verdict is ``fail`` whatever the scores say.
+        num_resamples, seed: of the bootstrap.
+
+    Raises:
+        IntegrityError: the recordings belong to different bundles or different data.
+        InputError: their cases or mask sizes differ.
+        GateFailure: there is no image to compare.
+    """
+    check_same_cases(reference, candidate)
+    confusions = [count_confusions(one.truths, one.masks, num_classes) for one in (reference, candidate)]
+    sums = [summarise_cases(counts) for counts in confusions]
+    agreements = (reference.masks == candidate.masks).mean(axis=(1, 2))
+    differences = paired_bootstrap(
+        sums[0],
+        sums[1],
+        reference.groups,
+        functools.partial(score_sums, num_classes=num_classes),
+        names=METRICS,
+        num_resamples=num_resamples,
+        seed=seed,
+    )
+    agreement = float(agreements.mean())
+    verdict = decide_non_inferiority(differences, margins, identical=bool((agreements == 1).all()))
+    return ParityResult(
+        reference=reference.source,
+        candidate=candidate.source,
+        num_images=len(reference.names),
+        num_groups=len(set(reference.groups)),
+        margins=dict(margins),
+        differences=differences,
+        verdict=_apply_agreement_floor(verdict, agreement, min_agreement),
+        reference_scores=score_cases(confusions[0]),
+        candidate_scores=score_cases(confusions[1]),
+        pixel_agreement=agreement,
+        min_agreement=min_agreement,
+        num_different=int((agreements < 1).sum()),
+        max_logit_difference=_measure_logit_difference(reference, candidate),
+        worst_cases=_list_worst_cases(reference.names, agreements, sums),
+    )
+
+
+def check_same_cases(reference: Recording, candidate: Recording) -> None:
+    """Raise unless both recordings are of one bundle and of the same cases in the same order.
+
+    Raises:
+        IntegrityError, InputError, GateFailure: as ``compare_recordings``.
+    """
+    check_same_bundle(reference.manifest_sha256, candidate.manifest_sha256)
+    if reference.data_sha256 != candidate.data_sha256:
+        raise _build_mismatch_error("data", reference.data_sha256, candidate.data_sha256)
+    if reference.names != candidate.names or reference.groups != candidate.groups:
+        raise InputError(
+            "the recordings list different cases",
+            received=f"{len(candidate.names)} cases",
+            expected=f"the {len(reference.names)} of the reference, in its order and groups",
+        )
+    if reference.masks.shape != candidate.masks.shape or not np.array_equal(
+        reference.truths, candidate.truths
+    ):
+        raise InputError(
+            "the recordings differ in size or truth",
+            received=candidate.masks.shape,
+            expected=f"{reference.masks.shape} and equal truths",
+        )
+    if len(reference.names) == 0:
+        raise GateFailure("no image to compare", expected="at least one", action="record a split with cases")
+
+
+def check_same_bundle(reference_sha256: str, candidate_sha256: str) -> None:
+    """Raise IntegrityError where the sha256 of two manifests differ."""
+    if reference_sha256 != candidate_sha256:
+        raise _build_mismatch_error("bundles", reference_sha256, candidate_sha256)
+
+
+def _build_mismatch_error(what: str, reference: str, candidate: str) -> IntegrityError:
+    return IntegrityError(
+        f"the recordings are of different {what}",
+        received=f"sha256 {candidate[:12]}…",
+        expected=f"{reference[:12]}… as in the reference",
+        action="record both from the same bundle and the same files",
+    )
+
+
+def _apply_agreement_floor(verdict: Verdict, agreement: float, floor: float | None) -> Verdict:
+    if floor is None or agreement >= floor:
+        return verdict
+    reason = f"pixel agreement {agreement:.4%} is below {floor:.2%}: the engine computes something else"
+    return Verdict("fail", verdict.metrics, (reason, *verdict.reasons))
+
+
+def _measure_logit_difference(reference: Recording, candidate: Recording) -> float | None:
+    if reference.logits is None or candidate.logits is None:
+        return None
+    return float(np.abs(reference.logits - candidate.logits).max())
+
+
+def _list_worst_cases(
+    names: tuple[str, ...], agreements: npt.NDArray[np.float64], sums: list[npt.NDArray[np.float64]]
+) -> tuple[CaseAgreement, ...]:
+    order = [int(index) for index in np.argsort(agreements, kind="stable") if agreements[index] < 1]
+    return tuple(
+        CaseAgreement(names[index], float(agreements[index]), *(_read_dice(one[index]) for one in sums))
+        for index in order[:NUM_WORST_CASES]
+    )
+
+
+def _read_dice(case_sums: npt.NDArray[np.float64]) -> float | None:
+    dice, defined = case_sums[-4:-2]
+    return float(dice) if defined else None

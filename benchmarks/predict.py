@@ -1,0 +1,172 @@
+"""Masks and overlays of a folder of images, by an engine, at the size of each image."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from edgekd.atomic import check_output_is_new, staged_folder, write_bytes_atomic, write_text_atomic
+from edgekd.benchmarks.overlays import add_legend, draw_overlay, encode_png, list_legend
+from edgekd.benchmarks.result_files import format_json
+from edgekd.benchmarks.selection import choose_builds
+from edgekd.bundle import Bundle
+from edgekd.data import read_frame
+from edgekd.data.readers import IMAGE_SUFFIXES
+from edgekd.errors import InputError
+from edgekd.preprocess import restore_mask
+from edgekd.progress import track
+from edgekd.runtime import Segmenter
+
+PREDICTION_SCHEMA_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictionReport:
+    """What was written.
+
+    Attributes:
+        engine: name of the build that made the masks.
+        out: the folder: ``masks/``, ``overlays/``, ``predictions.json``.
+        cases: one dict an image: its path, its mask's and overlay's name, height, width, and the part of the
+            pixels of each foreground class.
+    """
+
+    engine: str
+    out: str
+    cases: tuple[dict[str, Any], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return {
+            "schema": "edgekd.prediction",
+            "schema_version": PREDICTION_SCHEMA_VERSION,
+            "engine": self.engine,
+            "out": self.out,
+            "cases": list(self.cases),
+        }
+
+
+def run_prediction(
+    bundle: Bundle | Path,
+    source: Path,
+    out: Path,
+    *,
+    target: str | None = None,
+    precision: str | None = None,
+    device: str | None = None,
+    cache: Path | None = None,
+    quiet: bool = False,
+) -> PredictionReport:
+    """Segment an image or a folder of images with a build of a bundle.
+
+    Args:
+        bundle: an opened bundle or its path.
+        source: an image, or a folder whose images are taken, without its subfolders.
+        out: new folder.
+        target: the build to use; None takes the first that can run here.
+        precision, device: narrow the builds.
+        cache: where an engine may keep compiled code.
+        quiet: no progress bar.
+
+    Raises:
+        UsageError: ``out`` exists.
+        InputError: no image, or one that cannot be read; nothing is written then.
+        MachineError: the target cannot run here, or no build can.
+    """
+    check_output_is_new(out)
+    images = list_images(source)
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    choices, _ = choose_builds(opened, () if target is None else (target,), precision, device)
+    with choices[0].load(opened, cache) as segmenter:
+        return predict_folder(segmenter, images, out, engine=choices[0].name, quiet=quiet)
+
+
+def predict_folder(
+    segmenter: Segmenter, images: Sequence[Path], out: Path, *, engine: str, quiet: bool = False
+) -> PredictionReport:
+    """Write mask (class ids, PNG) and overlay of every image, and ``predictions.json``; all or nothing.
+
+    Args:
+        segmenter: a loaded engine.
+        images: files with different names, read as the segmenter's spec promises.
+        out: new folder.
+        engine: name of the build.
+        quiet: no progress bar.
+
+    Raises:
+        UsageError: ``out`` exists.
+        InputError: an image cannot be read, or two would share a name; nothing is left behind.
+        SegmenterFault: the engine failed; nothing is left behind.
+    """
+    names = _name_outputs(images)
+    cases: list[dict[str, Any]] = []
+    with staged_folder(out) as folder:
+        for image, name in zip(track(images, "segmenting", quiet=quiet), names, strict=True):
+            cases.append(_predict_image(segmenter, image, name, folder))
+        report = PredictionReport(engine, str(out), tuple(cases))
+        write_text_atomic(folder / "predictions.json", format_json(report.to_dict()))
+    return report
+
+
+def list_images(source: Path) -> list[Path]:
+    """Return an image, or the images of a folder by name.
+
+    Raises:
+        InputError: nothing there, or no image in the folder.
+    """
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise InputError(f"there is no image or folder {source}", action="check the path")
+    images = sorted(
+        path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+    )
+    if not images:
+        raise InputError(
+            f"the folder {source} holds no image",
+            expected=", ".join(sorted(IMAGE_SUFFIXES)),
+            action=f"name {source}/images"
+            if (source / "images").is_dir()
+            else "name a folder with images in it",
+        )
+    return images
+
+
+def _predict_image(segmenter: Segmenter, image: Path, name: str, folder: Path) -> dict[str, Any]:
+    spec, classes = segmenter.spec, segmenter.classes
+    frame = read_frame(image, spec)
+    mask = restore_mask(segmenter.segment([frame])[0], frame.shape, spec)
+    overlay = draw_overlay(frame, mask, frame_order=spec.frame_order)
+    write_bytes_atomic(folder / "masks" / name, encode_png(Image.fromarray(mask)))
+    write_bytes_atomic(
+        folder / "overlays" / name, encode_png(add_legend(overlay, list_legend(classes, has_truth=False)))
+    )
+    parts = np.bincount(mask.ravel(), minlength=classes.count) / mask.size
+    return {
+        "image": str(image),
+        "mask": f"masks/{name}",
+        "overlay": f"overlays/{name}",
+        "height": mask.shape[0],
+        "width": mask.shape[1],
+        "part_of_pixels": {classes.names[k]: float(parts[k]) for k in range(1, classes.count)},
+    }
+
+
+def _name_outputs(images: Sequence[Path]) -> list[str]:
+    """Name each result after its image; the suffix is kept apart only where two stems are equal."""
+    stems = [image.stem for image in images]
+    names = [
+        f"{image.stem}.png"
+        if stems.count(image.stem) == 1
+        else f"{image.stem}_{image.suffix[1:].lower()}.png"
+        for image in images
+    ]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError("two images would have one result", received=twice, expected="different file names")
+    return names

@@ -1,0 +1,129 @@
+"""Which builds of a bundle a command runs, and why it leaves the others."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgekd.bundle import BuildRecord, Bundle, check_precision, find_build
+from edgekd.errors import MachineError
+from edgekd.runtime import Segmenter, list_runnable, load
+from edgekd.runtime.catalogue import find_entry
+
+PROBES = ("null", "scripted")
+"""Targets without a build: they measure the harness itself."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A build that will be run.
+
+    Attributes:
+        name: the build's name, with the device where another one was asked for.
+        target, precision: as ``runtime.load`` takes them.
+        device: the device asked for, or the build's own.
+    """
+
+    name: str
+    target: str
+    precision: str
+    device: str | None
+
+    def load(self, bundle: Bundle, cache: Path | None = None, threads: int | None = None) -> Segmenter:
+        """Load its engine; arguments and errors are those of ``runtime.load``."""
+        return load(bundle, self.target, self.precision, self.device, cache=cache, threads=threads)
+
+
+@dataclasses.dataclass(frozen=True)
+class Skipped:
+    """A build that is not run, and the reason."""
+
+    name: str
+    reason: str
+
+
+def choose_builds(
+    bundle: Bundle, targets: Sequence[str] = (), precision: str | None = None, device: str | None = None
+) -> tuple[list[Choice], list[Skipped]]:
+    """Return the builds to run and those left out.
+
+    Without ``targets`` every build that can run here is taken; what cannot is listed with its reason.
+    A target that is named must run.
+
+    Args:
+        bundle: the opened bundle.
+        targets: names of ``runtime.ENGINES``; empty takes all builds.
+        precision: only builds of this precision; None takes all.
+        device: where to run; None takes each build's own device.
+
+    Raises:
+        UsageError: an unknown target or precision.
+        MachineError: a named target has no build or cannot run here, or nothing can.
+    """
+    if precision is not None:
+        check_precision(precision)
+    if targets:
+        choices = [
+            choice
+            for target in dict.fromkeys(targets)
+            for choice in _choose_target(bundle, target, precision, device)
+        ]
+        return choices, []
+    return _choose_all(bundle, precision, device)
+
+
+def _choose_target(bundle: Bundle, target: str, precision: str | None, device: str | None) -> list[Choice]:
+    find_entry(target)
+    if target in PROBES:
+        return [Choice(target, target, precision or "fp32", device)]
+    found = [
+        (build, reason)
+        for build, reason in list_runnable(bundle)
+        if build.record.target == target and precision in (None, build.record.precision_asked)
+    ]
+    if not found:
+        find_build(bundle, target, precision or "fp32")  # raises the error that names the export command
+    for build, reason in found:
+        if reason is not None:
+            raise MachineError(f"{build.name} cannot run here: {reason}")
+    return [_build_choice(build.name, build.record, device) for build, _ in found]
+
+
+def _choose_all(
+    bundle: Bundle, precision: str | None, device: str | None
+) -> tuple[list[Choice], list[Skipped]]:
+    choices: list[Choice] = []
+    skipped: list[Skipped] = []
+    for build, reason in list_runnable(bundle):
+        if precision not in (None, build.record.precision_asked):
+            skipped.append(Skipped(build.name, f"not of the precision asked for, {precision}"))
+        elif reason is not None:
+            skipped.append(Skipped(build.name, reason))
+        elif not _fits_device(build.record.target, build.record.device, device):
+            skipped.append(Skipped(build.name, f"not made for the device asked for, {device}"))
+        else:
+            choices.append(_build_choice(build.name, build.record, device))
+    if not choices:
+        reasons = "; ".join(f"{one.name}: {one.reason}" for one in skipped)
+        raise MachineError(
+            f"no build of {bundle.path} can run here",
+            received=reasons or "no build at all",
+            action=f"edgekd export {bundle.path} --target onnx",
+        )
+    return choices, skipped
+
+
+def _fits_device(target: str, built_for: str, asked: str | None) -> bool:
+    # OpenVINO's IR is compiled on loading, for whatever device is there; the others are made for one.
+    return asked is None or target == "openvino" or built_for.lower() == asked.lower()
+
+
+def _build_choice(name: str, record: BuildRecord, device: str | None) -> Choice:
+    elsewhere = device is not None and device.lower() != record.device.lower()
+    return Choice(
+        name=f"{name} on {device}" if elsewhere else name,
+        target=record.target,
+        precision=record.precision_asked,
+        device=device,
+    )

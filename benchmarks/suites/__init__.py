@@ -1,0 +1,1 @@
+"""Experiments around EdgeKD itself; each runs by ``python -m edgekd.benchmarks.suites.NAME``."""

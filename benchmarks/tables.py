@@ -1,0 +1,240 @@
+"""Results as tables, for the terminal, Markdown and the report alike; built from their JSON form."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgekd.benchmarks.environment import NOT_MEASURED
+from edgekd.metrics import METRICS
+
+METRIC_NAMES = {"acc": "Acc", "miou": "mIoU", "dice": "Dice", "kappa": "kappa"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A title, column names, and rows of that length with text ready to be shown."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def build_models_table(models: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the table of networks: scores in 0..1, parameters, MACs and, where any has one, file size.
+
+    Args:
+        models: a row each with ``name`` and any of acc, miou, dice, kappa, parameters, macs, size_bytes.
+    """
+    has_size = any(row.get("size_bytes") is not None for row in models)
+    columns = ("Network", *METRIC_NAMES.values(), "Parameters", "MACs", *(("Size",) if has_size else ()))
+    rows = tuple(
+        (
+            str(row["name"]),
+            *(format_score(row.get(name)) for name in METRICS),
+            format_count(row.get("parameters")),
+            format_count(row.get("macs")),
+            *((format_bytes(row.get("size_bytes")),) if has_size else ()),
+        )
+        for row in models
+    )
+    return Table("Scores from 0 to 1, kappa from -1", columns, rows)
+
+
+def build_parity_table(report: Mapping[str, Any]) -> Table:
+    """Return one row a build: verdict, what was compared, part of equal pixels."""
+    results = report["results"]
+    if any(result["kind"] == "data" for result in results):
+        columns = (
+            "Build",
+            "Verdict",
+            "Images",
+            "Groups",
+            "Pixels equal",
+            "Images differing",
+            "ΔDice at frame size",
+        )
+        rows = tuple(
+            (
+                one["candidate"],
+                one["conclusion"],
+                str(one["num_images"]),
+                str(one["num_groups"]),
+                f"{one['pixel_agreement']:.4%}",
+                str(one["num_different"]),
+                _format_frame_delta(one),
+            )
+            for one in results
+        )
+        return Table(f"Parity with {report['reference']}", columns, rows)
+    columns = ("Build", "Verdict", "Frames", "Pixels equal", "Floor")
+    rows = tuple(
+        (
+            one["candidate"],
+            one["conclusion"],
+            str(one["num_images"]),
+            f"{one['pixel_agreement']:.4%}",
+            f"{one['min_agreement']:.2%}",
+        )
+        for one in results
+    )
+    return Table(f"Agreement with {report['reference']}", columns, rows)
+
+
+def build_difference_table(report: Mapping[str, Any]) -> Table:
+    """Return one row a build and score: both sides, the difference with its bounds, and the margin."""
+    rows = tuple(
+        (
+            result["candidate"],
+            METRIC_NAMES[name],
+            format_score(difference["reference"]),
+            format_score(difference["candidate"]),
+            _format_delta(difference["delta"]),
+            _format_delta(difference["lower"]),
+            f"{_format_delta(difference['interval_low'])} to {_format_delta(difference['interval_high'])}",
+            f"{result['margins'][name]:g}" if name in result["margins"] else "–",
+            result["verdict"]["metrics"].get(name, "–"),
+        )
+        for result in report["results"]
+        for name, difference in result.get("differences", {}).items()
+    )
+    columns = (
+        "Build",
+        "Score",
+        "Student",
+        "Engine",
+        "Difference",
+        "Lower bound",
+        "Interval",
+        "Margin",
+        "Verdict",
+    )
+    return Table("Differences, engine minus student", columns, rows)
+
+
+def build_worst_table(report: Mapping[str, Any]) -> Table:
+    """Return the cases on which each build differs most from the student."""
+    rows = tuple(
+        (
+            result["candidate"],
+            case["name"],
+            f"{case['agreement']:.4%}",
+            *(_format_case_dice(case[side]) for side in ("dice_reference", "dice_candidate")),
+        )
+        for result in report["results"]
+        for case in result.get("worst_cases", ())
+    )
+    columns = ("Build", "Case", "Pixels equal", "Dice, student", "Dice, build")
+    return Table("Cases that differ most", columns, rows)
+
+
+def build_latency_table(report: Mapping[str, Any]) -> Table:
+    """Return one row a build: load, first query, and percentiles of the steady state in ms."""
+    names = ("p50", "p90", "p99", "max")
+    columns = ("Build", "Load ms", "First ms", *(f"{name} ms" for name in names), "Samples")
+    rows = tuple(
+        (
+            result["name"],
+            format_ms(result["load_ns"] / 1e6),
+            format_ms(result["first_ns"] / 1e6),
+            *(format_ms(result["percentiles_ms"][name]) for name in names),
+            format_count(result["num_samples"]),
+        )
+        for result in report["results"]
+    )
+    return Table("Latency, one frame a query, end to end", columns, rows)
+
+
+def build_stage_table(report: Mapping[str, Any]) -> Table:
+    """Return one row a build: p50 of each stage in ms."""
+    stages = list(
+        dict.fromkeys(name for result in report["results"] for name in result["stage_percentiles_ms"])
+    )
+    rows = tuple(
+        (
+            result["name"],
+            *(
+                format_ms(result["stage_percentiles_ms"][stage]["p50"])
+                if stage in result["stage_percentiles_ms"]
+                else "–"
+                for stage in stages
+            ),
+        )
+        for result in report["results"]
+    )
+    return Table("Stages, p50 in ms, from a loop of their own", ("Build", *stages), rows)
+
+
+def build_skipped_table(report: Mapping[str, Any]) -> Table:
+    """Return the builds that were not run, with the reason."""
+    rows = tuple((one["name"], one["reason"]) for one in report["skipped"])
+    return Table("Builds that were not run", ("Build", "Reason"), rows)
+
+
+def build_environment_table(environment: Mapping[str, Any]) -> Table:
+    """Return the machine as rows of name and value; nested facts are joined in one cell."""
+    rows = tuple((name.replace("_", " "), _join_facts(value)) for name, value in environment.items())
+    return Table("Machine", ("Fact", "Value"), rows)
+
+
+def format_markdown(table: Table) -> str:
+    """Return a table as GitHub Markdown under a heading of its own."""
+    lines = [_join_cells(table.columns), "|" + " --- |" * len(table.columns), *map(_join_cells, table.rows)]
+    return f"## {table.title}\n\n" + "\n".join(lines) + "\n"
+
+
+def format_score(value: float | None) -> str:
+    """Return a score in 0..1 with four decimals."""
+    return NOT_MEASURED if value is None else f"{value:.4f}"
+
+
+def format_ms(value: float | None) -> str:
+    """Return milliseconds with three significant digits, and no fewer than the microsecond."""
+    if value is None:
+        return NOT_MEASURED
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3f}"
+
+
+def format_count(value: int | None) -> str:
+    """Return a count with thousands apart, above a million in M or G."""
+    if value is None:
+        return NOT_MEASURED
+    for limit, unit in ((10**9, "G"), (10**6, "M")):
+        if value >= limit:
+            return f"{value / limit:.2f} {unit}"
+    return f"{value:,}"
+
+
+def format_bytes(value: int | None) -> str:
+    """Return a file size in kB or MB (powers of ten)."""
+    if value is None:
+        return NOT_MEASURED
+    return f"{value / 1e6:.2f} MB" if value >= 10**6 else f"{value / 1e3:.1f} kB"
+
+
+def _format_case_dice(value: float | None) -> str:
+    return "truth is empty" if value is None else f"{value:.4f}"
+
+
+def _format_delta(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:+.5f}"
+
+
+def _format_frame_delta(result: Mapping[str, Any]) -> str:
+    reference, candidate = result["reference_frame_scores"], result["candidate_frame_scores"]
+    if reference is None or candidate is None or None in (reference["dice"], candidate["dice"]):
+        return NOT_MEASURED
+    return f"{candidate['dice'] - reference['dice']:+.5f}"
+
+
+def _join_facts(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key.replace('_', ' ')} {_join_facts(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return " to ".join(str(item) for item in value)
+    return str(value)
+
+
+def _join_cells(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

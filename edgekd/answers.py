@@ -1,0 +1,200 @@
+"""Results of the rooms as answers for people and machines; nothing is measured or decided here.
+
+Only what a verb has loaded already is imported: every other import is for types alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from edgekd.console import Answer, Table
+
+if TYPE_CHECKING:
+    from edgekd.benchmarks import BenchmarkReport, Comparison, ParityReport, PredictionReport
+    from edgekd.bundle import Build, Bundle
+    from edgekd.data import CheckReport
+    from edgekd.distill import DistillResult, EvaluationResult, NetworkResult, TrainResult
+    from edgekd.doctor import Capability
+    from edgekd.models import CatalogueLine
+
+METRIC_NAMES = {"acc": "Acc", "miou": "mIoU", "dice": "Dice", "kappa": "kappa"}
+
+
+def show_data_check(report: CheckReport) -> Answer:
+    """Return the findings, faults first; exit code 1 where there is a fault."""
+    findings = [[one.severity, one.kind, one.case or "the set", one.detail] for one in report.findings]
+    facts = [[key.replace("_", " "), _join_facts(value)] for key, value in report.summary.items()]
+    tables = [Table("Data set", ("fact", "value"), facts)]
+    if findings:
+        tables.append(Table("Findings", ("severity", "kind", "case", "detail"), findings))
+    faults = sum(one.severity == "fault" for one in report.findings)
+    verdict = f"{faults} faults, {len(findings) - faults} warnings" if findings else "no fault, no warning"
+    return Answer(report.to_dict(), tables, [verdict], exit_code=int(report.has_faults))
+
+
+def show_models(lines: Sequence[CatalogueLine], image_size: int) -> Answer:
+    """Return the catalogue with parameters and MACs."""
+    rows = [[one.name, one.role, one.parameters, one.macs / 1e6, one.note] for one in lines]
+    columns = ("network", "role", "parameters", "MMACs", "what it is")
+    table = Table(f"Networks, grey images of {image_size}×{image_size}", columns, rows)
+    return Answer({"image_size": image_size, "networks": [one._asdict() for one in lines]}, [table])
+
+
+def show_training(result: TrainResult) -> Answer:
+    """Return the scores of the trained network."""
+    table = _build_score_table({"untrained": result.record.untrained_test, "trained": result.model.test})
+    data = {"run": result.out, **result.record.model_dump(mode="json")}
+    return Answer(data, [table], [f"the run is in {result.out}"])
+
+
+def show_distillation(result: DistillResult) -> Answer:
+    """Return the scores of teacher, control and student, and where the bundle is."""
+    table = build_networks_table(_list_networks(result))
+    data = {"run": result.out, "bundle": result.bundle, **result.record.model_dump(mode="json")}
+    lines = [f"bundle: {result.bundle}", f"next: edgekd export {result.bundle} --target onnx --target openvino"]
+    return Answer(data, [table], lines)
+
+
+def show_scores(result: EvaluationResult) -> Answer:
+    """Return the scores of one network on one split."""
+    table = _build_score_table({f"{result.model.name} on {result.split}": result.scores.to_dict()})
+    lines = [] if result.record is None else [f"recorded in {result.record}"]
+    return Answer(result.to_dict(), [table], lines)
+
+
+def show_builds(bundle: Bundle, builds: Sequence[Build]) -> Answer:
+    """Return what was built, in which precision, and whether it was run."""
+    tables = [_build_builds_table(bundle, builds)]
+    notices = [f"{one.name}: {text}" for one in builds for text in one.record.facts.get("notices", ())]
+    data = {
+        "bundle": bundle.path,
+        "builds": [{"name": one.name, "path": one.path, **one.record.model_dump(mode="json")} for one in builds],
+    }
+    return Answer(data, tables, notices)
+
+
+def show_parity(report: ParityReport) -> Answer:
+    """Return verdict and differences of each build; exit code 1 unless every one passed."""
+    from edgekd.benchmarks import tables
+
+    content = report.to_dict()
+    shown = [tables.build_parity_table(content)]
+    if report.skipped:
+        shown.append(tables.build_skipped_table(content))
+    reasons = [f"{one.candidate}: {text}" for one in report.results for text in one.reasons]
+    verdict = "parity passed" if report.passed else "parity did not pass"
+    return Answer(content, shown, [*reasons, verdict], exit_code=int(not report.passed))
+
+
+def show_latency(report: BenchmarkReport) -> Answer:
+    """Return latency and stages of each build, and every reason to doubt them."""
+    from edgekd.benchmarks import tables
+
+    content = report.to_dict()
+    shown = [tables.build_latency_table(content), tables.build_stage_table(content)]
+    if report.skipped:
+        shown.append(tables.build_skipped_table(content))
+    doubts = [f"{name}: {text}" for name, result in report.results for text in result.warnings]
+    return Answer(content, shown, [f"frames: {report.frames}", *doubts])
+
+
+def show_comparison(comparison: Comparison) -> Answer:
+    """Return the reports side by side."""
+    return Answer(comparison.to_dict(), [comparison.to_table()], comparison.warnings)
+
+
+def show_predictions(report: PredictionReport) -> Answer:
+    """Return how many masks were written, by which engine, and where."""
+    line = f"{len(report.cases)} masks and overlays by {report.engine} in {report.out}"
+    return Answer(report.to_dict(), lines=[line])
+
+
+def show_bundle(bundle: Bundle, builds: Sequence[Build]) -> Answer:
+    """Return what a bundle holds; the caller has checked every hash."""
+    manifest = bundle.manifest
+    spec, model = manifest.preprocess, manifest.model
+    facts = [
+        ["name", manifest.name],
+        ["created", f"{manifest.created} by EdgeKD {manifest.edgekd_version}, schema {manifest.schema_version}"],
+        ["manifest sha256", bundle.manifest_sha256],
+        ["network", f"{model.name}, {model.parameters:,} parameters, {model.macs / 1e6:,.1f} MMACs"],
+        ["classes", ", ".join(manifest.classes.names)],
+        ["input", f"{spec.color} {spec.height}×{spec.width} from {spec.frame_dtype} frames"],
+        ["preprocessing", f"hash {spec.compute_hash()[:16]}…, antialias {'on' if spec.antialias else 'off'}"],
+    ]
+    tables = [Table(str(bundle.path), ("fact", "value"), facts)]
+    tables.append(_build_score_table({split: scores for split, scores in manifest.metrics.items() if scores}))
+    tables.append(_build_builds_table(bundle, builds))
+    data = {
+        "path": bundle.path,
+        "manifest_sha256": bundle.manifest_sha256,
+        "manifest": manifest.model_dump(mode="json"),
+        "builds": [{"name": one.name, **one.record.model_dump(mode="json")} for one in builds],
+    }
+    return Answer(data, tables, ["every hash agrees"])
+
+
+def show_doctor(capabilities: Sequence[Capability]) -> Answer:
+    """Return the table of what this machine can run."""
+    rows = [
+        [one.name, "yes" if one.available else "no", one.serves, one.detail, one.remedy or ""]
+        for one in capabilities
+    ]
+    table = Table("This machine", ("what", "here", "serves", "detail", "to add it"), rows)
+    return Answer({"capabilities": [one.to_dict() for one in capabilities]}, [table])
+
+
+def build_networks_table(networks: Mapping[str, NetworkResult]) -> Table:
+    """Return test scores (percent) and size of each network of a run."""
+    rows = [
+        [
+            f"{role} ({one.model.name})",
+            *(_to_percent(one.test.get(name)) for name in METRIC_NAMES),
+            one.model.parameters,
+            one.model.macs / 1e6,
+        ]
+        for role, one in networks.items()
+    ]
+    return Table("Test split", ("network", *(f"{n} %" for n in METRIC_NAMES.values()), "parameters", "MMACs"), rows)
+
+
+def _list_networks(result: DistillResult) -> dict[str, NetworkResult]:
+    roles = {"teacher": result.teacher, "control": result.control, "student": result.student}
+    return {role: network for role, network in roles.items() if network is not None}
+
+
+def _build_score_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
+    columns = ("what", *(f"{name} %" for name in METRIC_NAMES.values()), "images")
+    cells = [
+        [name, *(_to_percent(scores.get(key)) for key in METRIC_NAMES), scores.get("num_images")]
+        for name, scores in rows.items()
+    ]
+    return Table("Scores", columns, cells)
+
+
+def _build_builds_table(bundle: Bundle, builds: Sequence[Build]) -> Table:
+    rows = [
+        [
+            one.name,
+            one.record.precision_asked,
+            one.record.precision_effective,
+            one.record.status,
+            sum(fact.size for fact in one.record.files.values()) / 1e6,
+            one.path.relative_to(bundle.path),
+        ]
+        for one in builds
+    ]
+    return Table("Builds", ("build", "asked", "effective", "status", "MB", "in the bundle"), rows)
+
+
+def _to_percent(value: float | int | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f}"
+
+
+def _join_facts(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_join_facts(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_join_facts(item) for item in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,45 @@
+"""The bundle, the deployable artefact: manifest, hashes, golden frames, builds, recordings. Never torch."""
+
+from edgekd.bundle.builds import (
+    PRECISIONS,
+    TARGETS,
+    Build,
+    BuildRecord,
+    check_precision,
+    check_target,
+    find_build,
+    list_builds,
+    write_build,
+)
+from edgekd.bundle.files import FileFact
+from edgekd.bundle.golden import GOLDEN_FILE, GoldenFrames, load_golden, read_golden, write_golden
+from edgekd.bundle.manifest import MANIFEST_FILE, SCHEMA_VERSION, WEIGHTS_FILE, Manifest
+from edgekd.bundle.recording import Recording, load_recording, save_recording
+from edgekd.bundle.store import Bundle, write_bundle
+
+__all__ = [
+    "GOLDEN_FILE",
+    "MANIFEST_FILE",
+    "PRECISIONS",
+    "SCHEMA_VERSION",
+    "TARGETS",
+    "WEIGHTS_FILE",
+    "Build",
+    "BuildRecord",
+    "Bundle",
+    "FileFact",
+    "GoldenFrames",
+    "Manifest",
+    "Recording",
+    "check_precision",
+    "check_target",
+    "find_build",
+    "list_builds",
+    "load_golden",
+    "load_recording",
+    "read_golden",
+    "save_recording",
+    "write_build",
+    "write_bundle",
+    "write_golden",
+]

@@ -1,0 +1,219 @@
+"""The builds of a bundle: one folder for each target, precision and device.
+
+History of the build record's schema:
+    1  the first.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from edgekd import __version__
+from edgekd.atomic import staged_folder
+from edgekd.bundle.files import (
+    FileFact,
+    FileName,
+    Sha256,
+    replace_non_finite,
+    resolve_checked_file,
+    write_files,
+)
+from edgekd.bundle.records import read_record, write_record
+from edgekd.bundle.store import Bundle
+from edgekd.errors import IntegrityError, MachineError, UsageError, build_unknown_name_error
+from edgekd.specs import Spec
+
+BUILD_SCHEMA_VERSION = 1
+BUILD_FILE = "build.json"
+TARGETS = ("onnx", "openvino", "tensorrt", "tensorrt-rtx")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+_DEVICE_PATTERN = r"^[A-Za-z0-9._]+$"
+Status = Literal["run", "built, not run"]
+
+
+class BuildRecord(Spec):
+    """What a build is.
+
+    Attributes:
+        schema_version: BUILD_SCHEMA_VERSION of the program that wrote it.
+        edgekd_version: version of that program.
+        manifest_sha256: sha256 of the manifest it was built from.
+        target: one of TARGETS.
+        precision_asked: one of PRECISIONS.
+        precision_effective: the precision that was found in the built graph or engine.
+        device: what it was built for, such as ``CPU`` or ``GPU``.
+        status: ``run`` if it ran on the golden frames after building, else ``built, not run``.
+        files: sha256 and size of the files beside the record.
+        facts: versions, measured differences and whatever else the target needs to check.
+        created: UTC time, ISO 8601.
+    """
+
+    schema_version: Annotated[int, Field(ge=1, le=BUILD_SCHEMA_VERSION)] = BUILD_SCHEMA_VERSION
+    edgekd_version: str = __version__
+    manifest_sha256: Sha256
+    target: Literal["onnx", "openvino", "tensorrt", "tensorrt-rtx"]
+    precision_asked: Literal["fp32", "fp16", "bf16", "int8"]
+    precision_effective: str
+    device: Annotated[str, Field(pattern=_DEVICE_PATTERN)]
+    status: Status
+    files: dict[FileName, FileFact]
+    facts: dict[str, Any]
+    created: str
+
+
+@dataclass(frozen=True)
+class Build:
+    """A build and its folder."""
+
+    record: BuildRecord
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """``<target>-<precision>-<device>``, the folder's name."""
+        return self.path.name
+
+    def resolve_file(self, name: str) -> Path:
+        """Return the path of a file after checking its sha256.
+
+        Raises:
+            IntegrityError: it is not listed, missing, changed, or leads out of the folder.
+        """
+        return resolve_checked_file(self.path, self.record.files, name)
+
+
+def list_builds(bundle: Bundle) -> list[Build]:
+    """Return the builds of ``bundle``, sorted by name; their records are checked, their files when resolved.
+
+    Raises:
+        IntegrityError: a record is changed, damaged, newer, or belongs to another manifest.
+    """
+    root = bundle.path / "builds"
+    if not root.is_dir():
+        return []
+    # A hidden folder is a build that was being written when its writer was killed.
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [_read_build(bundle, folder) for folder in folders]
+
+
+def find_build(bundle: Bundle, target: str, precision: str = "fp32", device: str | None = None) -> Build:
+    """Return the build for a target and precision, of ``device`` where one is named.
+
+    Raises:
+        UsageError: an unknown target or precision.
+        MachineError: the bundle holds no such build; the error names the export command.
+        IntegrityError: as `list_builds`.
+    """
+    check_target(target)
+    check_precision(precision)
+    for build in list_builds(bundle):
+        record = build.record
+        same_device = device is None or record.device.lower() == device.lower()
+        if (record.target, record.precision_asked) == (target, precision) and same_device:
+            return build
+    on_device = f" for {device}" if device else ""
+    raise MachineError(
+        f"{bundle.path} holds no {target} build in {precision}{on_device}",
+        action=f"edgekd export {bundle.path} --target {target} --precision {precision}",
+    )
+
+
+def write_build(
+    bundle: Bundle,
+    *,
+    target: str,
+    precision_asked: str,
+    precision_effective: str,
+    device: str,
+    status: Status,
+    files: Mapping[str, Path | bytes],
+    facts: Mapping[str, Any],
+    replace: bool = True,
+) -> Build:
+    """Write a build in one step, in place of an older one if ``replace``.
+
+    Raises:
+        UsageError: the build exists and ``replace`` is False, or a name is unknown or impossible.
+        MachineError: the disk is full.
+    """
+    check_target(target)
+    check_precision(precision_asked)
+    if re.match(_DEVICE_PATTERN, device) is None:
+        raise UsageError(
+            "no device has such a name", received=repr(device), expected="a name such as CPU or GPU.1"
+        )
+    final = bundle.path / "builds" / f"{target}-{precision_asked}-{device.lower()}"
+    if final.exists() and not replace:
+        raise UsageError(
+            f"the build {final.name} exists already", action="remove it, or allow it to be replaced"
+        )
+    ready = final.with_name(f".{final.name}.{os.getpid()}.ready")
+    try:
+        with staged_folder(ready) as staging:
+            fields: dict[str, Any] = {
+                "manifest_sha256": bundle.manifest_sha256,
+                "target": target,
+                "precision_asked": precision_asked,
+                "precision_effective": precision_effective,
+                "device": device,
+                "status": status,
+                "files": write_files(staging, files),
+                "facts": replace_non_finite(facts),
+                "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            }
+            write_record(staging, BUILD_FILE, BuildRecord.model_validate(fields))
+        _swap_folders(ready, final)
+    finally:
+        shutil.rmtree(ready, ignore_errors=True)
+    return _read_build(bundle, final)
+
+
+def check_target(target: str) -> None:
+    """Raise UsageError, naming the nearest, where ``target`` is not one of TARGETS."""
+    if target not in TARGETS:
+        raise build_unknown_name_error("target", target, TARGETS)
+
+
+def check_precision(precision: str) -> None:
+    """Raise UsageError, naming the nearest, where ``precision`` is not one of PRECISIONS."""
+    if precision not in PRECISIONS:
+        raise build_unknown_name_error("precision", precision, PRECISIONS)
+
+
+def _read_build(bundle: Bundle, folder: Path) -> Build:
+    record, _ = read_record(folder, BUILD_FILE, BuildRecord, BUILD_SCHEMA_VERSION)
+    if record.manifest_sha256 != bundle.manifest_sha256:
+        raise IntegrityError(
+            f"the build {folder} belongs to another bundle",
+            received=f"manifest {record.manifest_sha256[:12]}…",
+            expected=f"{bundle.manifest_sha256[:12]}…",
+            action=f"remove it and run: edgekd export {bundle.path} --target {record.target}",
+        )
+    return Build(record, folder)
+
+
+def _swap_folders(ready: Path, final: Path) -> None:
+    """Give ``ready`` the name ``final``; a folder that had it is set aside first and put back on failure."""
+    if not final.exists():
+        os.rename(ready, final)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{final.name}.old.", dir=final.parent))
+    try:
+        os.rename(final, aside / final.name)
+        try:
+            os.rename(ready, final)
+        except OSError:
+            os.rename(aside / final.name, final)
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

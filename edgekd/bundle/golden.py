@@ -1,0 +1,96 @@
+"""Golden frames: a few frames with everything the student made of them, to prove agreement without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekd.atomic import write_bytes_atomic
+from edgekd.bundle.arrays import Array, pack_arrays, unpack_arrays
+from edgekd.bundle.store import Bundle
+from edgekd.errors import IntegrityError
+
+GOLDEN_FILE = "golden.npz"
+_KEYS = ("frame", "tensor", "logits", "mask", "truth")
+
+
+@dataclass(frozen=True)
+class GoldenFrames:
+    """N frames, by index; the frames may differ in size.
+
+    Attributes:
+        frames: (H, W) or (H, W, 3) uint8 or uint16, as they arrive.
+        tensors: (N, C, h, w) float32, preprocessed by the NumPy truth.
+        logits: (N, K, h, w) float32, by the PyTorch student.
+        masks: (N, h, w) uint8 class ids, the argmax of the logits.
+        truths: (N, h, w) uint8 class ids, the annotation.
+    """
+
+    frames: tuple[Array, ...]
+    tensors: npt.NDArray[np.float32]
+    logits: npt.NDArray[np.float32]
+    masks: npt.NDArray[np.uint8]
+    truths: npt.NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        """Return the number of frames, N."""
+        return len(self.frames)
+
+    def to_bytes(self) -> bytes:
+        """Return the content of ``golden.npz``."""
+        parts = (self.frames, self.tensors, self.logits, self.masks, self.truths)
+        arrays = {
+            f"{key}_{index}": part[index]
+            for key, part in zip(_KEYS, parts, strict=True)
+            for index in range(len(self))
+        }
+        return pack_arrays(arrays)
+
+
+def write_golden(path: Path, golden: GoldenFrames) -> None:
+    """Write golden frames to an ``.npz`` file, atomically.
+
+    Raises:
+        MachineError: the disk is full.
+    """
+    write_bytes_atomic(path, golden.to_bytes())
+
+
+def read_golden(bundle: Bundle) -> GoldenFrames:
+    """Return the golden frames of a bundle.
+
+    Raises:
+        IntegrityError: the file is changed, damaged, or its arrays do not fit the manifest.
+    """
+    return load_golden(bundle.resolve_file(GOLDEN_FILE))
+
+
+def load_golden(path: Path) -> GoldenFrames:
+    """Return the golden frames in an ``.npz`` file.
+
+    Raises:
+        IntegrityError: it is damaged, empty, or its arrays do not fit together.
+    """
+    arrays = unpack_arrays(path, IntegrityError)
+    count = sum(name.startswith("frame_") for name in arrays)
+    wanted = {f"{key}_{index}" for key in _KEYS for index in range(count)}
+    if count == 0 or wanted != set(arrays):
+        raise IntegrityError(
+            f"{path} holds no complete golden frames", received=", ".join(sorted(arrays)) or "none"
+        )
+    columns = {key: [arrays[f"{key}_{index}"] for index in range(count)] for key in _KEYS}
+    try:
+        return GoldenFrames(
+            tuple(columns["frame"]),
+            np.stack(columns["tensor"]).astype(np.float32, casting="no"),
+            np.stack(columns["logits"]).astype(np.float32, casting="no"),
+            np.stack(columns["mask"]).astype(np.uint8, casting="no"),
+            np.stack(columns["truth"]).astype(np.uint8, casting="no"),
+        )
+    except (TypeError, ValueError) as error:
+        raise IntegrityError(
+            f"{path} holds golden frames that do not fit together", received=error
+        ) from error

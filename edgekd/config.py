@@ -1,0 +1,255 @@
+"""The choices of a training run: one frozen model for `train`, one for `distill`, and how they are read.
+
+Precedence, lowest first: the defaults here, the file given by ``--config`` (TOML or JSON), the options of
+the command line. Validation only validates: no value is changed, looked up or guessed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+from pydantic import Field, ValidationError
+
+from edgekd.errors import InputError, UsageError, build_unknown_name_error
+from edgekd.specs import ClassSpec, CropBox, PreprocessSpec, Spec
+
+Options = dict[str, int | float | str | bool]
+
+LEVELS = {"uint8": 255, "uint16": 65535}
+
+
+class AugmentConfig(Spec):
+    """How far a training image is changed at random; 0 (False) switches a change off.
+
+    Geometric changes fit a probe that is held a little differently: no vertical flip, because sound
+    comes from above. Photometric ones fit another gain setting and more speckle.
+
+    Attributes:
+        flip: mirror left and right with probability 1/2.
+        rotation_deg: largest turn either way, degrees.
+        scale: largest relative change of size either way.
+        translation: largest shift either way, as a part of the side.
+        gain: largest relative change of brightness either way.
+        gamma: largest exponent; drawn log-uniformly between its inverse and itself; 1 switches it off.
+        noise: largest standard deviation of added Gaussian noise, as a part of the full range.
+    """
+
+    flip: bool = True
+    rotation_deg: Annotated[float, Field(ge=0, le=180)] = 10.0
+    scale: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    translation: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+    gain: Annotated[float, Field(ge=0, le=0.9)] = 0.2
+    gamma: Annotated[float, Field(ge=1, le=4)] = 1.25
+    noise: Annotated[float, Field(ge=0, le=0.5)] = 0.03
+
+
+class SplitConfig(Spec):
+    """How cases without a split of their own are divided; see ``edgekd.data.assign_splits``."""
+
+    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
+    salt: Annotated[str, Field(min_length=1)] = "edgekd"
+
+
+class FitConfig(Spec):
+    """What training one network and distilling have in common.
+
+    Attributes:
+        image_size: height and width that frames are resized to, pixels.
+        color, frame_dtype, crop: see PreprocessSpec.
+        classes: names of the classes, background first.
+        batch_size: images a step, over all devices together.
+        lr: peak learning rate of the network (in `distill`: of the student and the control).
+        truth_losses: terms and weights that compare with the truth, for every network.
+        weight_decay: AdamW's decoupled decay, on weights only, never on norms and biases.
+        warmup_fraction: part of the steps in which the rate rises, before it falls as a cosine to 0.
+        precision: ``bf16`` needs a processor or GPU that computes in it; ``auto`` takes it exactly there.
+        accelerator: ``auto`` takes a CUDA GPU where there is one.
+        devices, num_nodes: processes a machine and machines (DistributedDataParallel above one in all).
+    """
+
+    image_size: Annotated[int, Field(ge=32, le=2048)] = 256
+    color: Literal["gray", "rgb"] = "gray"
+    frame_dtype: Literal["uint8", "uint16"] = "uint8"
+    crop: CropBox | None = None
+    classes: ClassSpec = ClassSpec()
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 8
+    lr: Annotated[float, Field(gt=0, le=1)] = 2e-3
+    truth_losses: str = "ce:1,dice:1"
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-2
+    warmup_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+    augment: AugmentConfig = AugmentConfig()
+    split: SplitConfig = SplitConfig()
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: Annotated[int, Field(ge=1, le=64)] = 1
+    num_nodes: Annotated[int, Field(ge=1, le=1024)] = 1
+
+    def build_preprocess(self) -> PreprocessSpec:
+        """Return the specification of how frames become the network's input."""
+        channels = 1 if self.color == "gray" else 3
+        return PreprocessSpec(
+            height=self.image_size,
+            width=self.image_size,
+            color=self.color,
+            frame_dtype=self.frame_dtype,
+            crop=self.crop,
+            scale=1.0 / LEVELS[self.frame_dtype],
+            mean=(0.5,) * channels,
+            std=(0.25,) * channels,
+        )
+
+
+class TrainConfig(FitConfig):
+    """`edgekd train`: one network, alone.
+
+    Attributes:
+        model, model_options: the network by name, and options for its factory.
+        epochs: passes over the training split.
+        select: keep the weights of the best validation Dice, or the last ones.
+    """
+
+    model: Annotated[str, Field(min_length=1)] = "dynunet"
+    model_options: Options = Field(default_factory=dict)
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 60
+    select: Literal["last", "best"] = "best"
+
+
+class DistillConfig(FitConfig):
+    """`edgekd distill`: phase 1 trains teacher and student side by side, in phase 2 the teacher teaches.
+
+    Attributes:
+        teacher: a network by name, or the folder of a finished run whose network then teaches as it is.
+        student: a network by name.
+        teacher_options, student_options: options for the factories.
+        epochs: passes over the training split in phase 1.
+        distill_epochs: passes in phase 2; None takes as many as in phase 1.
+        teacher_lr: peak learning rate of the teacher.
+        losses: terms and weights that compare with the teacher, for the student in phase 2 alone.
+        temperature: softens both distributions in ``kl`` (Hinton et al., 2015).
+        select: weights kept of student and control alike: the last, or the best by validation Dice in
+            phase 2. The learning rate has reached 0 at the last step, so the last weights are settled,
+            and choosing the best of many epochs on a small validation split rewards luck.
+    """
+
+    teacher: Annotated[str, Field(min_length=1)] = "dynunet"
+    student: Annotated[str, Field(min_length=1)] = "unet-narrow"
+    teacher_options: Options = Field(default_factory=dict)
+    student_options: Options = Field(default_factory=dict)
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 60
+    distill_epochs: Annotated[int | None, Field(ge=1, le=100_000)] = None
+    teacher_lr: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    losses: str = "kl:1"
+    temperature: Annotated[float, Field(ge=1, le=100)] = 2.0
+    select: Literal["last", "best"] = "last"
+
+
+AnyConfig = TypeVar("AnyConfig", bound=FitConfig)
+
+
+def load_config(
+    kind: type[AnyConfig], path: Path | None = None, overrides: Mapping[str, Any] | None = None
+) -> AnyConfig:
+    """Return the configuration from defaults, then a file, then overrides.
+
+    Args:
+        kind: TrainConfig or DistillConfig.
+        path: TOML (Python 3.11 or newer) or JSON file; None for none.
+        overrides: key → value; a dot leads into a table (``augment.noise``); None means not given.
+
+    Raises:
+        InputError: the file is missing or cannot be parsed.
+        UsageError: an unknown key (the nearest is named) or a value out of range.
+    """
+    values: dict[str, Any] = {} if path is None else _read_file(path)
+    for key, value in (overrides or {}).items():
+        if value is not None:
+            _set_nested(values, key.split("."), value)
+    return build_config(kind, values)
+
+
+def build_config(kind: type[AnyConfig], values: Mapping[str, Any]) -> AnyConfig:
+    """Return ``kind(**values)``, turning the first complaint into a UsageError."""
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise build_unknown_name_error("configuration key", key, _list_keys(kind)) from error
+        raise UsageError(
+            f"the configuration key {key!r} has a bad value", received=first["input"], expected=first["msg"]
+        ) from error
+
+
+class Environment(NamedTuple):
+    """What EdgeKD takes from environment variables.
+
+    Attributes:
+        data: folder of real data sets for tests and suites (``EDGEKD_DATA``), None where unset.
+    """
+
+    data: Path | None
+
+
+def read_environment() -> Environment:
+    """Return the settings in environment variables; nothing else in the package reads them."""
+    data = os.environ.get("EDGEKD_DATA")
+    return Environment(data=Path(data) if data else None)
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the configuration {path} cannot be read", received=error) from error
+    try:
+        values = _parse_toml(path, text) if path.suffix.lower() == ".toml" else json.loads(text)
+    except ValueError as error:
+        raise InputError(
+            f"the configuration {path} cannot be parsed", received=error, expected="TOML (.toml) or JSON"
+        ) from error
+    if not isinstance(values, dict):
+        raise InputError(
+            f"the configuration {path} is no table",
+            received=type(values).__name__,
+            expected="keys and values",
+        )
+    return values
+
+
+def _parse_toml(path: Path, text: str) -> dict[str, Any]:
+    if sys.version_info < (3, 11):
+        raise UsageError(
+            f"the configuration {path} is TOML, which this Python cannot read",
+            received=f"Python {sys.version_info.major}.{sys.version_info.minor}",
+            expected="3.11 or newer",
+            action="write the same keys as JSON",
+        )
+    import tomllib
+
+    return tomllib.loads(text)
+
+
+def _set_nested(values: dict[str, Any], parts: list[str], value: Any) -> None:
+    for part in parts[:-1]:
+        inner = values.get(part, {})
+        values[part] = dict(inner) if isinstance(inner, Mapping) else {}
+        values = values[part]
+    values[parts[-1]] = value
+
+
+def _list_keys(kind: type[Spec], prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for name, field in kind.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Spec):
+            keys += _list_keys(inner, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys

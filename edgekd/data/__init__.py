@@ -1,0 +1,32 @@
+"""Data sets: finding cases, reading them, dividing them, checking them, and a synthetic one. Never torch."""
+
+from __future__ import annotations
+
+from edgekd.data.cases import Case, Dataset
+from edgekd.data.check import CheckReport, check_dataset
+from edgekd.data.inspection import Finding
+from edgekd.data.layouts import find_cases
+from edgekd.data.loading import LoadedCases, hash_cases, load_cases, read_case, read_frame
+from edgekd.data.phantom import render_phantom, write_phantom
+from edgekd.data.readers import read_image, read_mask
+from edgekd.data.splits import SPLITS, assign_splits
+
+__all__ = [
+    "SPLITS",
+    "Case",
+    "CheckReport",
+    "Dataset",
+    "Finding",
+    "LoadedCases",
+    "assign_splits",
+    "check_dataset",
+    "find_cases",
+    "hash_cases",
+    "load_cases",
+    "read_case",
+    "read_frame",
+    "read_image",
+    "read_mask",
+    "render_phantom",
+    "write_phantom",
+]

@@ -1,0 +1,247 @@
+"""Finding a data set's faults before anything is trained on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.data.cases import Case, Dataset, Scan
+from edgekd.data.duplicates import find_near_duplicates
+from edgekd.data.inspection import CaseFacts, Finding, inspect_case
+from edgekd.data.layouts import scan_dataset
+from edgekd.data.splits import DEFAULT_FRACTIONS, DEFAULT_SALT, SPLITS, assign_splits, find_crossing_groups
+from edgekd.errors import InputError
+from edgekd.progress import Progress
+
+SHOWN_NAMES = 5
+_READERS = 4
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `check_dataset` found.
+
+    Attributes:
+        findings: faults first, then warnings.
+        summary: counts of cases, groups, splits, sizes, kinds of pixels and class shares.
+    """
+
+    findings: tuple[Finding, ...]
+    summary: dict[str, Any]
+
+    @property
+    def has_faults(self) -> bool:
+        """Whether anything must be repaired before training."""
+        return any(finding.severity == "fault" for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return {"findings": [asdict(finding) for finding in self.findings], "summary": self.summary}
+
+
+def check_dataset(
+    path: Path,
+    num_classes: int = 2,
+    *,
+    fractions: Sequence[float] = DEFAULT_FRACTIONS,
+    salt: str = DEFAULT_SALT,
+    quiet: bool = False,
+) -> CheckReport:
+    """Return everything worth knowing about the data set at ``path``; a bad file does not end the search.
+
+    Args:
+        path: folder or CSV table.
+        num_classes: K, background included.
+        fractions, salt: how the splits will be made, see `assign_splits`.
+        quiet: show no progress bar.
+
+    Raises:
+        InputError: there is no data set at all at ``path``.
+    """
+    scan = scan_dataset(Path(path))
+    findings = _report_scan(scan)
+    facts, found = _inspect_all(scan.dataset.cases, num_classes, quiet=quiet)
+    findings += found
+    splits, found = _find_splits(scan.dataset, fractions, salt)
+    findings += found
+    findings += _report_duplicates(facts, splits)
+    findings += _report_classes(facts, splits, num_classes)
+    findings += _report_mixed_depth(facts)
+    findings.sort(key=lambda finding: finding.severity != "fault")
+    return CheckReport(tuple(findings), _summarise(scan.dataset, facts, splits, num_classes))
+
+
+def _report_scan(scan: Scan) -> list[Finding]:
+    findings = [Finding("fault", problem.kind, problem.case, problem.detail) for problem in scan.problems]
+    if scan.ignored:
+        names = _list_names(file.name for file in scan.ignored)
+        findings.append(
+            Finding("warning", "ignored files", None, f"neither image nor mask by suffix: {names}")
+        )
+    return findings
+
+
+def _inspect_all(
+    cases: Sequence[Case], num_classes: int, *, quiet: bool
+) -> tuple[list[CaseFacts], list[Finding]]:
+    facts: list[CaseFacts] = []
+    findings: list[Finding] = []
+    # Pillow and NumPy let go of the interpreter while they decode and count.
+    with ThreadPoolExecutor(_READERS) as pool, Progress(quiet=quiet) as progress:
+        bar = progress.add("checking cases", len(cases))
+        for fact, found in pool.map(lambda case: inspect_case(case, num_classes), cases):
+            facts += [] if fact is None else [fact]
+            findings += found
+            progress.advance(bar)
+    return facts, findings
+
+
+def _find_splits(
+    dataset: Dataset, fractions: Sequence[float], salt: str
+) -> tuple[dict[str, str], list[Finding]]:
+    """Return the split of each case by name, and what is wrong with the division."""
+    crossing = [
+        Finding("fault", "group crosses splits", group, "its cases are in " + " and ".join(splits))
+        for group, splits in find_crossing_groups(dataset.cases).items()
+    ]
+    if not dataset.cases:
+        return {}, crossing
+    try:
+        parts = assign_splits(dataset, fractions=fractions, salt=salt)
+    except InputError as error:
+        names = {case.name: case.split for case in dataset.cases if case.split is not None}
+        return names, crossing or [Finding("fault", "splits", None, str(error))]
+    return {case.name: split for split, cases in parts.items() for case in cases}, crossing
+
+
+def _report_duplicates(facts: Sequence[CaseFacts], splits: Mapping[str, str]) -> list[Finding]:
+    if not facts:
+        return []
+    findings: list[Finding] = []
+    for first, second, correlation in find_near_duplicates(np.stack([fact.thumbnail for fact in facts])):
+        one, other = facts[first], facts[second]
+        crosses = splits.get(one.case.name) != splits.get(other.case.name)
+        is_equal = one.pixel_hash == other.pixel_hash
+        if is_equal:
+            findings.append(_report_duplicate(one.case, other.case, splits, crosses=crosses))
+        elif crosses:
+            findings.append(_report_near_duplicate(one.case, other.case, splits, correlation))
+    return findings
+
+
+def _report_duplicate(one: Case, other: Case, splits: Mapping[str, str], *, crosses: bool) -> Finding:
+    place = _name_splits(one, other, splits)
+    if crosses:
+        advice = "the score would count what was learnt by heart; remove one, or give both one group"
+        return Finding(
+            "fault", "duplicate across splits", one.name, f"equals {other.name} ({place}): {advice}"
+        )
+    return Finding("warning", "duplicate", one.name, f"equals {other.name} ({place})")
+
+
+def _report_near_duplicate(one: Case, other: Case, splits: Mapping[str, str], correlation: float) -> Finding:
+    detail = (
+        f"correlates {correlation:.3f} with {other.name} ({_name_splits(one, other, splits)}); "
+        "if both show one patient, give them one group"
+    )
+    return Finding("warning", "near-duplicate across splits", one.name, detail)
+
+
+def _name_splits(one: Case, other: Case, splits: Mapping[str, str]) -> str:
+    return f"{splits.get(one.name, 'no split')} and {splits.get(other.name, 'no split')}"
+
+
+def _report_classes(facts: Sequence[CaseFacts], splits: Mapping[str, str], num_classes: int) -> list[Finding]:
+    findings: list[Finding] = []
+    empty = [fact.case.name for fact in facts if fact.class_pixels[1:].sum() == 0]
+    if empty:
+        detail = (
+            f"{len(empty)} masks are all background: {_list_names(empty)}; right if nothing is there to see"
+        )
+        findings.append(Finding("warning", "empty masks", None, detail))
+    for split in SPLITS:
+        inside = [fact.class_pixels for fact in facts if splits.get(fact.case.name) == split]
+        counts = np.sum(inside, axis=0) if inside else np.zeros(num_classes)
+        absent = [str(index) for index in range(num_classes) if counts[index] == 0]
+        if inside and absent:
+            detail = f"no pixel of class {' and '.join(absent)} in {split}"
+            findings.append(Finding("warning", "class absent", None, detail))
+    return findings
+
+
+def _report_mixed_depth(facts: Sequence[CaseFacts]) -> list[Finding]:
+    names = {
+        dtype: [fact.case.name for fact in facts if fact.dtype == dtype] for dtype in ("uint8", "uint16")
+    }
+    if not (names["uint8"] and names["uint16"]):
+        return []
+    fewer = min(names, key=lambda dtype: len(names[dtype]))
+    detail = (
+        f"{len(names['uint8'])} images hold 8 bits and {len(names['uint16'])} hold 16; a model takes one "
+        f"kind (frame_dtype): convert {_list_names(names[fewer])}"
+    )
+    return [Finding("fault", "8 and 16 bit mixed", None, detail)]
+
+
+def _list_names(names: Iterable[str]) -> str:
+    names = list(names)
+    rest = len(names) - SHOWN_NAMES
+    return ", ".join(names[:SHOWN_NAMES]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _summarise(
+    dataset: Dataset, facts: Sequence[CaseFacts], splits: Mapping[str, str], num_classes: int
+) -> dict[str, Any]:
+    """Return the counts as JSON values; shares are of pixels, 0 … 1, null where there is none."""
+    return {
+        "root": str(dataset.root),
+        "layout": dataset.layout,
+        "cases": len(dataset.cases),
+        "usable_cases": len(facts),
+        "groups": len({case.group_or_name for case in dataset.cases}),
+        "cases_with_group": sum(case.group is not None for case in dataset.cases),
+        "sizes": _summarise_sizes(facts),
+        "dtypes": dict(Counter(fact.dtype for fact in facts)),
+        "color_images": sum(fact.is_color for fact in facts),
+        "empty_masks": sum(int(fact.class_pixels[1:].sum() == 0) for fact in facts),
+        "class_pixel_shares": _share_classes(facts, num_classes),
+        "splits": {split: _summarise_split(dataset, facts, splits, split, num_classes) for split in SPLITS},
+    }
+
+
+def _summarise_sizes(facts: Sequence[CaseFacts]) -> dict[str, int] | None:
+    if not facts:
+        return None
+    heights, widths = [fact.height for fact in facts], [fact.width for fact in facts]
+    return {
+        "smallest_height": min(heights),
+        "largest_height": max(heights),
+        "smallest_width": min(widths),
+        "largest_width": max(widths),
+    }
+
+
+def _summarise_split(
+    dataset: Dataset, facts: Sequence[CaseFacts], splits: Mapping[str, str], split: str, num_classes: int
+) -> dict[str, Any]:
+    cases = [case for case in dataset.cases if splits.get(case.name) == split]
+    inside = [fact for fact in facts if splits.get(fact.case.name) == split]
+    return {
+        "cases": len(cases),
+        "groups": len({case.group_or_name for case in cases}),
+        "empty_masks": sum(int(fact.class_pixels[1:].sum() == 0) for fact in inside),
+        "class_pixel_shares": _share_classes(inside, num_classes),
+    }
+
+
+def _share_classes(facts: Sequence[CaseFacts], num_classes: int) -> list[float | None]:
+    if not facts:
+        return [None] * num_classes
+    counts = np.sum([fact.class_pixels for fact in facts], axis=0)
+    return [float(value) for value in counts / counts.sum()]

@@ -1,0 +1,122 @@
+"""Looking at one case of a data set: its facts for the summary, or the reasons why it cannot be used."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.data.cases import Case
+from edgekd.data.duplicates import make_thumbnail
+from edgekd.data.readers import read_image, read_mask
+from edgekd.errors import InputError
+
+Severity = Literal["fault", "warning"]
+SMALLEST_IMAGE = 2
+SMALLEST_USEFUL_IMAGE = 32
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to know about a data set before training on it.
+
+    Attributes:
+        severity: a fault must be repaired; a warning should be understood.
+        kind: short and constant, for example ``size mismatch``.
+        case: the case or file it is about; None for the whole set.
+        detail: one sentence for the reader.
+    """
+
+    severity: Severity
+    kind: str
+    case: str | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class CaseFacts:
+    """What the checks of the whole set need to know about one readable case.
+
+    Attributes:
+        case: the case.
+        height, width: image size in pixels.
+        dtype: ``uint8`` or ``uint16``.
+        is_color: whether the image has three channels.
+        class_pixels: (K,) int64, pixels of each class in the mask.
+        thumbnail: see `make_thumbnail`.
+        pixel_hash: sha256 (hex) of the image's size, type and pixels.
+    """
+
+    case: Case
+    height: int
+    width: int
+    dtype: str
+    is_color: bool
+    class_pixels: NDArray[np.int64]
+    thumbnail: NDArray[np.float32]
+    pixel_hash: str
+
+
+def inspect_case(case: Case, num_classes: int) -> tuple[CaseFacts | None, list[Finding]]:
+    """Return the facts of a case, None where it cannot be used, and what was found; never raises InputError.
+
+    Args:
+        case: the case to read.
+        num_classes: K, background included.
+    """
+    findings: list[Finding] = []
+    image = _attempt(lambda: read_image(case.image), "unreadable image", case, findings)
+    mask = _attempt(lambda: read_mask(case.masks, num_classes), "unusable mask", case, findings)
+    if image is not None:
+        findings += _judge_image_size(case, image)
+    if image is not None and mask is not None and image.shape[:2] != mask.shape:
+        findings.append(_report_size_mismatch(case, image, mask))
+    if image is None or mask is None or any(finding.severity == "fault" for finding in findings):
+        return None, findings
+    facts = CaseFacts(
+        case=case,
+        height=image.shape[0],
+        width=image.shape[1],
+        dtype=image.dtype.name,
+        is_color=image.ndim == 3,
+        class_pixels=np.bincount(mask.ravel(), minlength=num_classes).astype(np.int64),
+        thumbnail=make_thumbnail(image),
+        pixel_hash=_hash_pixels(image),
+    )
+    return facts, findings
+
+
+def _attempt(read: Callable[[], Value], kind: str, case: Case, findings: list[Finding]) -> Value | None:
+    try:
+        return read()
+    except InputError as error:
+        findings.append(Finding("fault", kind, case.name, str(error)))
+        return None
+
+
+def _judge_image_size(case: Case, image: NDArray[Any]) -> list[Finding]:
+    height, width = image.shape[:2]
+    if min(height, width) >= SMALLEST_USEFUL_IMAGE:
+        return []
+    severity: Severity = "fault" if min(height, width) < SMALLEST_IMAGE else "warning"
+    detail = f"height {height}, width {width}: too little to segment anything in"
+    return [Finding(severity, "image too small", case.name, detail)]
+
+
+def _report_size_mismatch(case: Case, image: NDArray[Any], mask: NDArray[np.uint8]) -> Finding:
+    detail = (
+        f"the image has height {image.shape[0]} and width {image.shape[1]}, "
+        f"its mask {mask.shape[0]} and {mask.shape[1]}; export the mask again at the image's size"
+    )
+    return Finding("fault", "size mismatch", case.name, detail)
+
+
+def _hash_pixels(image: NDArray[Any]) -> str:
+    digest = hashlib.sha256(f"{image.shape}{image.dtype}".encode())
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()

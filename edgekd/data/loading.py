@@ -1,0 +1,144 @@
+"""Reading cases into arrays through the preprocessing truth, with an optional cache on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.data.cache import CaseCache, PreparedCase, hash_contents
+from edgekd.data.cases import Case
+from edgekd.data.readers import read_image, read_mask
+from edgekd.errors import InputError
+from edgekd.preprocess.reference import check_frame, prepare_truth, preprocess_frame
+from edgekd.progress import track
+from edgekd.specs import ClassSpec, PreprocessSpec
+
+
+@dataclass(frozen=True)
+class LoadedCases:
+    """Cases as a network sees them.
+
+    Attributes:
+        images: (N, C, h, w) float32, normalised.
+        truths: (N, h, w) uint8 class ids.
+        names: the cases' names.
+        groups: the cases' groups, the name where a case has none.
+        frame_shapes: (H, W) of each frame as stored.
+    """
+
+    images: NDArray[np.float32]
+    truths: NDArray[np.uint8]
+    names: tuple[str, ...]
+    groups: tuple[str, ...]
+    frame_shapes: tuple[tuple[int, int], ...]
+
+
+def load_cases(
+    cases: Sequence[Case],
+    spec: PreprocessSpec,
+    classes: ClassSpec,
+    *,
+    cache: Path | None = None,
+    quiet: bool = False,
+) -> LoadedCases:
+    """Return the tensors and truths of ``cases``, each frame read and resized once.
+
+    Args:
+        cases: at least one.
+        spec: how a frame becomes a tensor.
+        classes: the classes that masks may hold.
+        cache: folder for prepared cases, keyed by the files' content and the spec; None keeps none.
+        quiet: show no progress bar.
+
+    Raises:
+        InputError: no case, or a file that cannot be used; it is named.
+        MachineError: the disk is full while the cache is written.
+    """
+    if not cases:
+        raise InputError("there is no case to load", expected="at least one")
+    store = None if cache is None else CaseCache(cache, spec, classes)
+    images = np.empty((len(cases), spec.channels, spec.height, spec.width), np.float32)
+    truths = np.empty((len(cases), spec.height, spec.width), np.uint8)
+    shapes: list[tuple[int, int]] = []
+    for index, case in enumerate(track(cases, "reading cases", quiet=quiet)):
+        prepared = _prepare_through(store, case, spec, classes)
+        images[index], truths[index] = prepared.image, prepared.truth
+        shapes.append(prepared.frame_shape)
+    names = tuple(case.name for case in cases)
+    return LoadedCases(images, truths, names, tuple(case.group_or_name for case in cases), tuple(shapes))
+
+
+def read_frame(path: Path, spec: PreprocessSpec) -> NDArray[Any]:
+    """Return the frame in an image file as ``spec`` promises it: dtype, channel order, size.
+
+    Returns:
+        (H, W) or (H, W, 3) in ``spec.frame_dtype``, colour in ``spec.frame_order``.
+
+    Raises:
+        InputError: unreadable, or not as promised; the message names the file and how to go on.
+    """
+    frame = read_image(path)
+    if frame.dtype != np.dtype(spec.frame_dtype):
+        raise _build_dtype_error(path, frame.dtype.name, spec.frame_dtype)
+    # Files hold RGB; a spec for BGR frames describes what arrives on the device.
+    if frame.ndim == 3 and spec.frame_order == "bgr":
+        frame = np.ascontiguousarray(frame[..., ::-1])
+    try:
+        check_frame(frame, spec)
+    except InputError as error:
+        raise InputError(
+            f"{path}: {error.what}", received=error.received, expected=error.expected, action=error.action
+        ) from error
+    return frame
+
+
+def read_case(case: Case, spec: PreprocessSpec, classes: ClassSpec) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    """Return a case's frame, as `read_frame` gives it, and its truth (H, W) uint8 at frame size.
+
+    Raises:
+        InputError: a file is unreadable, sizes differ, or a class is undeclared.
+    """
+    frame = read_frame(case.image, spec)
+    return frame, read_mask(case.masks, classes.count, (frame.shape[0], frame.shape[1]))
+
+
+def _prepare_through(
+    store: CaseCache | None, case: Case, spec: PreprocessSpec, classes: ClassSpec
+) -> PreparedCase:
+    if store is None:
+        return _prepare(case, spec, classes)
+    content_hash = hash_contents(case)
+    prepared = store.read(content_hash)
+    if prepared is None:
+        prepared = _prepare(case, spec, classes)
+        store.write(content_hash, prepared)
+    return prepared
+
+
+def _prepare(case: Case, spec: PreprocessSpec, classes: ClassSpec) -> PreparedCase:
+    frame, truth = read_case(case, spec, classes)
+    return PreparedCase(
+        preprocess_frame(frame, spec), prepare_truth(truth, spec), (frame.shape[0], frame.shape[1])
+    )
+
+
+def _build_dtype_error(path: Path, found: str, promised: str) -> InputError:
+    bits = {"uint8": 8, "uint16": 16}
+    return InputError(
+        f"{path} holds {bits[found]}-bit pixels where {bits[promised]} bits were promised",
+        received=found,
+        expected=f"{promised} (frame_dtype)",
+        action=f'convert all images to {bits[promised]} bit, or train with frame_dtype = "{found}"',
+    )
+
+
+def hash_cases(cases: Sequence[Case]) -> str:
+    """Return the sha256 (hex) of the names and file contents of ``cases``, whatever their order and place."""
+    lines = sorted(f"{case.name}\0{hash_contents(case)}" for case in cases)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -1,0 +1,150 @@
+"""The whole way once, on synthetic ultrasound: distil, export, parity, benchmark, report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekd.atomic import check_output_is_new
+from edgekd.benchmarks import (
+    BenchmarkReport,
+    Overlay,
+    ParityReport,
+    draw_overlay,
+    list_legend,
+    run_benchmark,
+    run_parity,
+    write_report,
+)
+from edgekd.benchmarks.overlays import encode_png
+from edgekd.bundle import Build, Bundle, read_golden
+from edgekd.config import DistillConfig, build_config
+from edgekd.console import Answer, Table, print_notice
+from edgekd.data import write_phantom
+from edgekd.export import export_bundle
+from edgekd.metrics import METRICS
+from edgekd.preprocess import restore_mask
+
+if TYPE_CHECKING:
+    from edgekd.distill import DistillResult
+
+NUM_FRAMES = 240
+TARGETS = ("onnx", "openvino", "tensorrt")
+# Small enough for two cores without bf16; the defaults for real data are larger, see DistillConfig.
+CHOICES: dict[str, Any] = {"image_size": 96, "teacher": "unet-wide-s", "epochs": 16, "distill_epochs": 16}
+
+
+def run_demo(out: Path, *, seed: int, quiet: bool = False) -> Answer:
+    """Run the main job from synthetic frames to ``out/report.html`` and return its table.
+
+    Writes ``data/``, ``run/`` (with the bundle), ``parity/``, ``latency/`` and ``report.html``.
+
+    Raises:
+        UsageError: ``out`` exists.
+        MachineError: a package of the extra ``all`` is missing.
+    """
+    from edgekd.distill import distill
+
+    check_output_is_new(out)
+    print_notice(f"1/5 writing {NUM_FRAMES} synthetic frames to {out / 'data'}", quiet=quiet)
+    write_phantom(out / "data", NUM_FRAMES, seed, quiet=quiet)
+    print_notice("2/5 training teacher and student, then distilling; the control beside it", quiet=quiet)
+    config = build_config(DistillConfig, {**CHOICES, "seed": seed})
+    result = distill(config, out / "data", out / "run", control=True, quiet=quiet)
+    print_notice(f"3/5 exporting to {', '.join(TARGETS)}", quiet=quiet)
+    bundle = Bundle.open(result.bundle)
+    builds = export_bundle(bundle, TARGETS, quiet=quiet)
+    print_notice("4/5 parity of every engine on the test split", quiet=quiet)
+    parity = run_parity(bundle, data=out / "data", out=out / "parity", seed=seed, quiet=quiet)
+    print_notice("5/5 latency of every engine", quiet=quiet)
+    latency = run_benchmark(bundle, out=out / "latency", quiet=quiet)
+    report = _write_demo_report(out, bundle, result, parity, latency)
+    return _show_demo(result, builds, parity, latency, report)
+
+
+def _write_demo_report(
+    out: Path, bundle: Bundle, result: DistillResult, parity: ParityReport, latency: BenchmarkReport
+) -> Path:
+    return write_report(
+        out,
+        title="EdgeKD demo: distilled on synthetic ultrasound",
+        models=_list_models(result),
+        parity=parity.to_dict(),
+        latency=latency.to_dict(),
+        overlays=_draw_golden_overlays(bundle),
+        legend=list_legend(bundle.manifest.classes, has_truth=True),
+        environment=latency.environment,
+        commands=[f"edgekd demo --out NEW_FOLDER --seed {result.record.config['seed']}"],
+    )
+
+
+def _list_models(result: DistillResult) -> list[Mapping[str, Any]]:
+    networks = {"teacher": result.teacher, "control": result.control, "student": result.student}
+    rows: list[Mapping[str, Any]] = []
+    for role, network in networks.items():
+        if network is not None:
+            size_bytes = (result.out / network.file).stat().st_size
+            cost = {"parameters": network.model.parameters, "macs": network.model.macs, "size_bytes": size_bytes}
+            rows.append({"name": f"{role} ({network.model.name})", **network.test, **cost})
+    return rows
+
+
+def _draw_golden_overlays(bundle: Bundle) -> list[Overlay]:
+    golden, spec = read_golden(bundle), bundle.manifest.preprocess
+    overlays: list[Overlay] = []
+    for index, frame in enumerate(golden.frames):
+        mask, truth = (
+            restore_mask(part[index], frame.shape[:2], spec) for part in (golden.masks, golden.truths)
+        )
+        picture = draw_overlay(frame, mask, truth=truth)
+        caption = f"golden frame {index}: the student's mask and the truth"
+        overlays.append(Overlay(f"golden frame {index}", caption, encode_png(picture)))
+    return overlays
+
+
+def _show_demo(
+    result: DistillResult,
+    builds: Sequence[Build],
+    parity: ParityReport,
+    latency: BenchmarkReport,
+    report: Path,
+) -> Answer:
+    models = _list_models(result)
+    latency_ms = {name: one.percentiles_ms["p50"] for name, one in latency.results}
+    engines = {build.name: latency_ms.get(build.name) for build in builds}
+    columns = ("network", "Acc %", "mIoU %", "Dice %", "kappa %", "parameters", "MMACs", "kB")
+    rows = [
+        [
+            row["name"],
+            *(100 * row[name] if row[name] is not None else None for name in METRICS),
+            row["parameters"],
+            row["macs"] / 1e6,
+            row["size_bytes"] / 1e3,
+            *(_show_latency(row["name"], build, engines[build.name]) for build in builds),
+        ]
+        for row in models
+    ]
+    table = Table("Test split, and p50 latency of the student", (*columns, *(f"{name} ms" for name in engines)), rows)
+    data = {
+        "networks": models,
+        "untrained_student": result.record.untrained_test,
+        "engines": {build.name: {"p50_ms": engines[build.name], "status": build.record.status} for build in builds},
+        "parity": parity.to_dict(),
+        "bundle": result.bundle,
+        "report": report,
+    }
+    untrained = result.record.untrained_test["dice"] or 0.0
+    lines = [
+        f"an untrained student has Dice {100 * untrained:.1f} %",
+        "parity passed" if parity.passed else "parity did not pass",
+        f"bundle: {result.bundle}",
+        f"report: {report}",
+    ]
+    return Answer(data, [table], lines, exit_code=int(not parity.passed))
+
+
+def _show_latency(network: str, build: Build, p50_ms: float | None) -> float | str | None:
+    if not network.startswith("student"):
+        return None
+    return build.record.status if p50_ms is None else p50_ms

@@ -1,0 +1,102 @@
+"""Random changes of a training batch, each drawn from the seed, the epoch and the sample alone.
+
+No generator lives from step to step, so a resumed run, a branch and a process of many draw the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from edgekd.config import AugmentConfig
+from edgekd.distill.losses import IGNORE
+from edgekd.specs import PreprocessSpec
+
+NUM_DRAWS = 8
+
+
+def derive_seed(*keys: int) -> int:
+    """Return 63 bits that depend on every key and their order (BLAKE2b)."""
+    digest = hashlib.blake2b(struct.pack(f"<{len(keys)}q", *keys), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def augment_batch(
+    images: Tensor, truths: Tensor, keys: list[int], config: AugmentConfig, spec: PreprocessSpec
+) -> tuple[Tensor, Tensor]:
+    """Return the batch, geometrically and photometrically changed.
+
+    Args:
+        images: (N, C, h, w) float32, normalised as ``spec`` says.
+        truths: (N, h, w) int64 class ids.
+        keys: (N,) one seed a sample; the change of a sample depends on its key alone.
+        config: how far each change may go.
+        spec: mean and standard deviation of the normalisation.
+
+    Returns:
+        images (N, C, h, w) float32 and truths (N, h, w) int64, IGNORE where a pixel came from outside.
+    """
+    draws = torch.stack([_draw_uniform(key) for key in keys]).to(images.device)
+    mean = torch.tensor(spec.mean, device=images.device).view(1, -1, 1, 1)
+    std = torch.tensor(spec.std, device=images.device).view(1, -1, 1, 1)
+    pixels = images * std + mean
+    pixels, truths = _move(pixels, truths, draws, config)
+    pixels = _recolor(pixels, draws, config)
+    if config.noise > 0:
+        level = draws[:, 7].view(-1, 1, 1, 1) * config.noise
+        pixels = pixels + level * torch.stack([_draw_normal(key, pixels[0]) for key in keys])
+    return (pixels.clamp(0, 1) - mean) / std, truths
+
+
+def _draw_uniform(key: int) -> Tensor:
+    return torch.rand(NUM_DRAWS, generator=torch.Generator().manual_seed(key))
+
+
+def _draw_normal(key: int, like: Tensor) -> Tensor:
+    # One plane for all channels: the noise of a colour copy of a grey image is grey.
+    generator = torch.Generator(like.device).manual_seed(derive_seed(key))
+    return torch.randn((1, *like.shape[1:]), generator=generator, device=like.device)
+
+
+def _move(pixels: Tensor, truths: Tensor, draws: Tensor, config: AugmentConfig) -> tuple[Tensor, Tensor]:
+    """Flip, turn, scale and shift; outside pixels are black and IGNORE."""
+    if not (config.flip or config.rotation_deg or config.scale or config.translation):
+        return pixels, truths
+    grid = functional.affine_grid(
+        _build_affine(draws, config, *pixels.shape[-2:]), list(pixels.shape), align_corners=False
+    )
+    moved = functional.grid_sample(pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    # One above the class id, so that the zeros of the padding are told from the background.
+    shifted = (truths + 1).unsqueeze(1).float()
+    labels = functional.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    labels = labels.squeeze(1).long() - 1
+    return moved, torch.where(labels < 0, IGNORE, labels)
+
+
+def _build_affine(draws: Tensor, config: AugmentConfig, height: int, width: int) -> Tensor:
+    """Return (N, 2, 3) float32 maps from output to input in grid coordinates (-1 to 1 over the image)."""
+    angle = math.radians(config.rotation_deg) * _centre(draws[:, 0])
+    zoom = 1 + config.scale * _centre(draws[:, 1])
+    mirror = torch.where(draws[:, 2] < 0.5, -1.0, 1.0) if config.flip else torch.ones_like(zoom)
+    shift_x, shift_y = (2 * config.translation * _centre(draws[:, column]) for column in (3, 4))
+    # The aspect keeps a turn a turn in pixels where the image is not square.
+    cosine, sine, aspect = angle.cos() * zoom, angle.sin() * zoom, height / width
+    rows = (mirror * cosine, -sine * aspect * mirror, shift_x, sine / aspect, cosine, shift_y)
+    return torch.stack(rows, dim=1).view(-1, 2, 3)
+
+
+def _recolor(pixels: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor:
+    gain = 1 + config.gain * _centre(draws[:, 5])
+    gamma = torch.exp(math.log(config.gamma) * _centre(draws[:, 6]))
+    # A floor above 0: the slope of a power below 1 is infinite there.
+    brighter = (pixels * gain.view(-1, 1, 1, 1)).clamp(1e-6, 1)
+    return brighter ** gamma.view(-1, 1, 1, 1)
+
+
+def _centre(uniform: Tensor) -> Tensor:
+    return 2 * uniform - 1

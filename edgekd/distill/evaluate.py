@@ -1,0 +1,80 @@
+"""`evaluate`: the scores of a run or a bundle in PyTorch, and the recording that parity refers to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekd.atomic import check_output_is_new
+from edgekd.bundle import save_recording
+from edgekd.data import SPLITS, assign_splits, find_cases, hash_cases, load_cases
+from edgekd.distill.predict import predict_recording
+from edgekd.distill.results import load_trained_model
+from edgekd.errors import InputError, UsageError, build_unknown_name_error
+from edgekd.metrics import Scores, count_confusions, score_cases
+from edgekd.specs import ModelSpec
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """The scores of a network on a split.
+
+    Attributes:
+        model: the network.
+        split: ``train``, ``val``, ``test`` or ``all``.
+        scores: at tensor size.
+        data_sha256: hash of the cases.
+        recording: where the masks and logits were written; None where they were not.
+    """
+
+    model: ModelSpec
+    split: str
+    scores: Scores
+    data_sha256: str
+    recording: Path | None
+
+
+def evaluate(
+    model: Path, data: Path, *, split: str = "test", record: Path | None = None, quiet: bool = False
+) -> EvaluationResult:
+    """Score a trained network on a data set with the preprocessing and division it was trained with.
+
+    Args:
+        model: a bundle, or the folder of a finished run.
+        data: a data set.
+        split: ``train``, ``val``, ``test``, or ``all`` for every case.
+        record: write masks and logits to this new ``.npz`` file; needs a bundle.
+        quiet: show no bar.
+
+    Raises:
+        UsageError: unknown split, or ``record`` exists or has no bundle to name.
+        InputError: see ``load_trained_model`` and ``load_cases``.
+    """
+    if split not in (*SPLITS, ALL):
+        raise build_unknown_name_error("split", split, (*SPLITS, ALL))
+    if record is not None:
+        check_output_is_new(record)
+    trained = load_trained_model(model)
+    if record is not None and trained.bundle is None:
+        raise UsageError(
+            "a recording refers to a bundle", received=f"the run {model} without one", action="name a bundle"
+        )
+    dataset = find_cases(data)
+    if split == ALL:
+        cases = dataset.cases
+    else:
+        cases = assign_splits(dataset, fractions=trained.split.fractions, salt=trained.split.salt)[split]
+    if not cases:
+        raise InputError(f"{data} has no case to evaluate")
+    loaded = load_cases(cases, trained.preprocess, trained.classes, quiet=quiet)
+    sha256 = hash_cases(cases)
+    manifest_sha256 = "" if trained.bundle is None else trained.bundle.manifest_sha256
+    recording = predict_recording(
+        trained.network, loaded, manifest_sha256=manifest_sha256, data_sha256=sha256
+    )
+    if record is not None:
+        save_recording(record, recording)
+    confusions = count_confusions(recording.truths, recording.masks, trained.classes.count)
+    return EvaluationResult(trained.model, split, score_cases(confusions), sha256, record)

@@ -1,0 +1,159 @@
+"""The end of a run: weights, scores, the student's bundle with golden frames, the reference recording."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import platform
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import nn
+
+from edgekd import __version__
+from edgekd.bundle import GOLDEN_FILE, WEIGHTS_FILE, GoldenFrames, save_recording, write_bundle
+from edgekd.data.phantom import render_phantom
+from edgekd.distill.curves import draw_curves
+from edgekd.distill.learner import copy_weights
+from edgekd.distill.predict import pick_masks, predict_logits, predict_recording, score_network
+from edgekd.distill.results import BUNDLE_FOLDER, NetworkResult, RunRecord
+from edgekd.distill.session import Session
+from edgekd.preprocess import prepare_truth, preprocess_frames
+from edgekd.specs import ClassSpec, ModelSpec, PreprocessSpec
+
+NUM_GOLDEN_FRAMES = 8
+# Far from the seeds 0, 1, 2 … that people give, so that no golden frame was learned from.
+GOLDEN_SEED = 900_000_000
+PHANTOM_SIZE = 256
+REFERENCE_FILE = "reference.npz"
+CURVES_PICTURE = "curves.png"
+LIBRARIES = ("torch", "lightning-fabric", "monai", "numpy", "safetensors")
+
+
+def pack_weights(network: nn.Module) -> bytes:
+    """Return weights and buffers as the bytes of a safetensors file; equal weights give equal bytes."""
+    return safetensors.torch.save(copy_weights(network))
+
+
+def describe_trained(
+    session: Session, network: nn.Module, model: ModelSpec, file: str, epoch: int | None
+) -> NetworkResult:
+    """Return the facts of a trained network whose weights are, or will be, in ``file`` of the run."""
+    return NetworkResult(
+        file=file,
+        sha256=hashlib.sha256(pack_weights(network)).hexdigest(),
+        model=model,
+        epoch=epoch,
+        val=_score(session, network, "val"),
+        test=_score(session, network, "test"),
+    )
+
+
+def build_run_record(
+    session: Session, kind: str, networks: Mapping[str, NetworkResult], learned: ModelSpec
+) -> RunRecord:
+    """Draw the curves and return the run's record; ``learned`` is the network scored untrained beside."""
+    draw_curves(session.out / CURVES_PICTURE, session.journal.history)
+    untrained = session.build_network(learned.name, learned.options)
+    return RunRecord.model_validate(
+        {
+            "kind": kind,
+            "networks": dict(networks),
+            "untrained_test": _score(session, untrained, "test"),
+            "preprocess": session.config.build_preprocess(),
+            "classes": session.config.classes,
+            "split": session.config.split,
+            "config": session.config.model_dump(mode="json"),
+            "data_sha256": dict(session.inputs.sha256),
+            "train_cases_sha256": session.inputs.cases_sha256["train"],
+            "precision": session.precision,
+            "seconds": session.journal.seconds,
+            "environment": describe_training_environment(session),
+        }
+    )
+
+
+def write_student_bundle(session: Session, student: nn.Module, record: RunRecord) -> None:
+    """Write ``student.edgekd`` and the reference recording of the student on the test split."""
+    final = session.out / BUNDLE_FOLDER
+    # Without result.json nobody was told of it: a run that died while finishing left it.
+    shutil.rmtree(final, ignore_errors=True)
+    network = copy.deepcopy(student).cpu().eval()
+    fact = record.networks["student"]
+    golden = build_golden(network, record.preprocess, record.classes)
+    bundle = write_bundle(
+        final,
+        preprocess=record.preprocess,
+        classes=record.classes,
+        model=fact.model,
+        files={WEIGHTS_FILE: pack_weights(network), GOLDEN_FILE: golden.to_bytes()},
+        metrics={"val": fact.val, "test": fact.test},
+        training=_describe_training(record),
+        environment=record.environment,
+    )
+    recording = predict_recording(
+        network,
+        session.inputs.splits["test"],
+        manifest_sha256=bundle.manifest_sha256,
+        data_sha256=session.inputs.sha256["test"],
+    )
+    save_recording(session.out / REFERENCE_FILE, recording)
+
+
+def build_golden(network: nn.Module, spec: PreprocessSpec, classes: ClassSpec) -> GoldenFrames:
+    """Return phantom frames with everything the student makes of them; the seeds are fixed."""
+    height, width = PHANTOM_SIZE, PHANTOM_SIZE
+    if spec.crop is not None:
+        height = max(height, spec.crop.top + spec.crop.height)
+        width = max(width, spec.crop.left + spec.crop.width)
+    pairs = [
+        render_phantom(GOLDEN_SEED + index, height=height, width=width) for index in range(NUM_GOLDEN_FRAMES)
+    ]
+    # 257 maps the full range of 8 bit onto that of 16.
+    factor = 257 if spec.frame_dtype == "uint16" else 1
+    frames = tuple(image.astype(spec.frame_dtype) * np.array(factor, spec.frame_dtype) for image, _ in pairs)
+    tensors = preprocess_frames(frames, spec)
+    logits = predict_logits(network, tensors)
+    truths = np.stack([prepare_truth(mask, spec) for _, mask in pairs])
+    return GoldenFrames(frames, tensors, logits, pick_masks(logits), truths)
+
+
+def describe_training_environment(session: Session) -> dict[str, Any]:
+    """Return versions and the machine, as JSON values."""
+    device = session.fabric.device
+    is_gpu = device.type == "cuda"
+    return {
+        "edgekd": __version__,
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in LIBRARIES},
+        "os": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if is_gpu else platform.machine(),
+        "processes": session.fabric.world_size,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _describe_training(record: RunRecord) -> dict[str, Any]:
+    others = {name: fact for name, fact in record.networks.items() if name != "student"}
+    return {
+        "config": record.config,
+        "seed": record.config["seed"],
+        "data_sha256": record.data_sha256,
+        "precision": record.precision,
+        "epoch": record.networks["student"].epoch,
+        "seconds": record.seconds,
+        "networks": {name: fact.model_dump(mode="json") for name, fact in others.items()},
+        "untrained_test": record.untrained_test,
+    }
+
+
+def _score(session: Session, network: nn.Module, split: str) -> dict[str, float | int | None]:
+    # The CPU's float32 is what the exported engines are compared with; a GPU's convolutions differ.
+    is_on_cpu = next(network.parameters()).device.type == "cpu"
+    on_cpu = network if is_on_cpu else copy.deepcopy(network).cpu()
+    return score_network(on_cpu, session.inputs.splits[split], session.config.classes.count).to_dict()

@@ -1,0 +1,78 @@
+"""A teacher that is ready: the network of an earlier run, taken only where it may teach here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekd.config import DistillConfig
+from edgekd.distill.inputs import Inputs
+from edgekd.distill.results import NetworkResult, RunRecord, read_record, resolve_weights
+from edgekd.errors import UsageError
+from edgekd.models import CATALOGUE
+
+
+@dataclass(frozen=True)
+class ReadyTeacher:
+    """The network of a finished run.
+
+    Attributes:
+        path: the run.
+        record: what the run says about itself.
+        fact: the network.
+        weights: its checked file.
+    """
+
+    path: Path
+    record: RunRecord
+    fact: NetworkResult
+    weights: Path
+
+    def check_not_leaked(self, inputs: Inputs) -> None:
+        """Raise UsageError where the teacher learned from cases that judge the student here."""
+        learned = set(self.record.train_cases_sha256)
+        for split in ("val", "test"):
+            leaked = sum(sha256 in learned for sha256 in inputs.cases_sha256[split])
+            if leaked:
+                raise UsageError(
+                    f"the teacher in {self.path} learned from cases of the {split} split",
+                    received=f"{leaked} of {len(inputs.cases_sha256[split])}",
+                    expected="none: the student would be judged on what its teacher had seen",
+                    action="use the split of the teacher's run (salt, fractions), or train another teacher",
+                )
+
+
+def find_ready_teacher(config: DistillConfig) -> ReadyTeacher | None:
+    """Return the teacher in the run folder that ``config.teacher`` names, or None where it names a network.
+
+    A name of the catalogue is always the network, also where a folder is called so. Of a `distill` run
+    the teacher is taken.
+
+    Raises:
+        InputError: the folder holds no finished run.
+        IntegrityError: the weights are not what the run says.
+        UsageError: the teacher has another preprocessing or other classes than the student will have.
+    """
+    path = Path(config.teacher)
+    if config.teacher in CATALOGUE or not path.is_dir():
+        return None
+    record = read_record(path)
+    role = "model" if record.kind == "train" else "teacher"
+    _check_fits(path, record, config)
+    return ReadyTeacher(path, record, record.networks[role], resolve_weights(path, record, role))
+
+
+def _check_fits(path: Path, record: RunRecord, config: DistillConfig) -> None:
+    for what, theirs, ours in (
+        ("preprocessing", record.preprocess, config.build_preprocess()),
+        ("classes", record.classes, config.classes),
+    ):
+        before, now = theirs.model_dump(mode="json"), ours.model_dump(mode="json")
+        changed = [key for key in before if before[key] != now[key]]
+        if changed:
+            raise UsageError(
+                f"the teacher in {path} was trained with another {what}",
+                received=", ".join(f"{key} {now[key]}" for key in changed),
+                expected=", ".join(f"{key} {before[key]}" for key in changed),
+                action="distil with the teacher's values, or train another teacher",
+            )

@@ -1,0 +1,79 @@
+"""The optimiser, its learning-rate curve, and which samples make which batch."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from edgekd.distill.augment import derive_seed
+from edgekd.errors import UsageError
+
+ORDER_KEY = 1
+AUGMENT_KEY = 2
+STEP_KEY = 3
+
+
+def compute_lr(step: int, total_steps: int, peak: float, warmup_fraction: float) -> float:
+    """Return the learning rate of a step: linear warm-up to ``peak``, then half a cosine to 0.
+
+    The cosine without restarts of Loshchilov and Hutter (ICLR 2017); steps run from 0 to
+    total_steps - 1, and the last is one short of 0.
+    """
+    warmup_steps = round(total_steps * warmup_fraction)
+    if step < warmup_steps:
+        return peak * (step + 1) / (warmup_steps + 1)
+    progress = (step - warmup_steps) / (total_steps - warmup_steps)
+    return peak * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def build_optimizer(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
+    """Return AdamW (Loshchilov and Hutter, ICLR 2019); norms and biases (one axis or none) do not decay."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(
+        [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=0.0,
+    )
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of every group."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def count_steps(num_samples: int, batch_size: int) -> int:
+    """Return the steps of an epoch: whole batches alone, or one smaller batch if there is no whole one."""
+    return max(1, num_samples // batch_size)
+
+
+def check_shares(num_samples: int, batch_size: int, world_size: int) -> None:
+    """Raise UsageError where a batch cannot be divided evenly among the processes."""
+    batch = min(batch_size, num_samples)
+    if batch % world_size:
+        raise UsageError(
+            "a batch cannot be divided evenly among the processes",
+            received=f"{batch} images, {world_size} processes",
+            expected="a multiple",
+            action=f"use --batch-size {max(world_size, batch_size // world_size * world_size)}",
+        )
+
+
+def order_epoch(num_samples: int, seed: int, epoch: int) -> torch.Tensor:
+    """Return the sample indices of an epoch in its random order, (num_samples,) int64."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, ORDER_KEY, epoch))
+    return torch.randperm(num_samples, generator=generator)
+
+
+def derive_sample_keys(indices: torch.Tensor, seed: int, epoch: int) -> list[int]:
+    """Return the augmentation key of each sample in an epoch."""
+    return [derive_seed(seed, AUGMENT_KEY, epoch, int(index)) for index in indices]
+
+
+def derive_step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
+    """Return what torch's own generator is set to before a step, for networks with dropout."""
+    return derive_seed(seed, STEP_KEY, epoch, step, rank)

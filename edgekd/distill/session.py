@@ -1,0 +1,189 @@
+"""The run folder: begun once, continued only with the same choices and the same data."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from edgekd.atomic import staged_folder, write_json_atomic
+from edgekd.config import FitConfig
+from edgekd.distill.checkpoints import Journal, find_checkpoint, load_journal, save_checkpoint
+from edgekd.distill.curves import write_curves
+from edgekd.distill.devices import Precision, build_fabric
+from edgekd.distill.identity import CONFIG_FILE, check_same_choices, check_same_data
+from edgekd.distill.inputs import Inputs, load_inputs
+from edgekd.distill.learner import Learner, build_learner
+from edgekd.distill.loop import Phase, Setting, run_phase
+from edgekd.distill.results import RESULT_FILE
+from edgekd.distill.schedule import check_shares
+from edgekd.errors import UsageError
+from edgekd.models import build_model, check_image_size, check_network, count_model, resolve_options
+from edgekd.specs import ModelSpec
+
+STATE_FOLDER = "state"
+CURVES_FILE = "curves.jsonl"
+
+Options = dict[str, int | float | str | bool]
+
+
+@dataclass(frozen=True)
+class Session:
+    """A run in progress.
+
+    Attributes:
+        out: its folder.
+        config: the choices.
+        precision: what is computed in.
+        fabric: device and processes.
+        inputs: the data.
+        journal: how far the run has come.
+        checkpoint: where it continues from; None at the beginning.
+        quiet: show no bar.
+    """
+
+    out: Path
+    config: FitConfig
+    precision: Precision
+    fabric: Fabric
+    inputs: Inputs
+    journal: Journal
+    checkpoint: Path | None
+    quiet: bool
+
+    @property
+    def setting(self) -> Setting:
+        """What the loop needs."""
+        splits = self.inputs.splits
+        return Setting(
+            self.fabric, self.config, splits["train"], splits["val"], self._save, self._log, self.quiet
+        )
+
+    def run(self, phase: Phase) -> None:
+        """Train a phase to its end."""
+        run_phase(self.setting, phase, self.journal)
+
+    def build_network(self, name: str, options: Options) -> nn.Module:
+        """Return a network on the CPU whose initial weights depend on the seed alone."""
+        config = self.config
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            return build_model(name, config.build_preprocess().channels, config.classes.count, options)
+
+    def build_learner(
+        self, name: str, model: ModelSpec, *, terms: dict[str, float], peak_lr: float, epochs: int
+    ) -> Learner:
+        """Return a new learner whose learning rate is one curve over ``epochs``."""
+        return build_learner(
+            self.fabric,
+            name,
+            self.build_network(model.name, model.options),
+            terms=terms,
+            peak_lr=peak_lr,
+            total_steps=epochs * self.setting.steps_per_epoch,
+            weight_decay=self.config.weight_decay,
+        )
+
+    def _save(self, journal: Journal, learners: Sequence[Learner]) -> None:
+        if self.fabric.is_global_zero:
+            save_checkpoint(self.out / STATE_FOLDER, journal, learners)
+
+    def _log(self, journal: Journal) -> None:
+        if self.fabric.is_global_zero:
+            write_curves(self.out / CURVES_FILE, journal.history)
+
+
+def open_session(
+    config: FitConfig,
+    data: Path,
+    out: Path,
+    extra: Mapping[str, Any],
+    *,
+    resume: bool,
+    quiet: bool,
+    check_inputs: Callable[[Inputs], None] | None = None,
+) -> Session | None:
+    """Check everything, read the data and begin the run folder, or find the place to continue.
+
+    Args:
+        config: the choices.
+        data: the data set.
+        out: the run folder.
+        extra: further facts that must stay the same when the run is continued.
+        resume: continue a run.
+        quiet: show no bar.
+        check_inputs: further checks of the data, before anything is written.
+
+    Returns:
+        The session, or None where the run to be continued is finished.
+
+    Raises:
+        UsageError: ``out`` exists (or not, with ``resume``), or a choice has changed since.
+        InputError: the data cannot be used or has changed since.
+        MachineError: a device or precision is missing.
+    """
+    fabric, precision = build_fabric(config)
+    choices = {**extra, "precision": precision, "config": config.model_dump(mode="json")}
+    _check_out(out, resume)
+    if resume:
+        check_same_choices(out, choices)
+        if (out / RESULT_FILE).is_file():
+            if not quiet:
+                sys.stderr.write(f"the run {out} is finished already; nothing is left to do\n")
+            return None
+    inputs = load_inputs(data, config, quiet=quiet)
+    check_shares(len(inputs.splits["train"].images), config.batch_size, fabric.world_size)
+    if check_inputs is not None:
+        check_inputs(inputs)
+    if resume:
+        check_same_data(out, inputs.sha256)
+    fabric.barrier()
+    if not resume and fabric.is_global_zero:
+        with staged_folder(out) as staging:
+            write_json_atomic(staging / CONFIG_FILE, {**choices, "data_sha256": dict(inputs.sha256)})
+    fabric.barrier()
+    checkpoint = find_checkpoint(out / STATE_FOLDER)
+    journal = Journal() if checkpoint is None else load_journal(checkpoint)
+    return Session(out, config, precision, fabric, inputs, journal, checkpoint, quiet)
+
+
+def describe_network(name: str, options: Options, config: FitConfig) -> ModelSpec:
+    """Return the facts of a network after checking that it takes the images and gives logits.
+
+    Raises:
+        UsageError: unknown network or option, or an image size it cannot take.
+    """
+    spec = config.build_preprocess()
+    check_image_size(name, spec.height, spec.width)
+    resolved = resolve_options(name, options)
+    network = build_model(name, spec.channels, config.classes.count, resolved)
+    check_network(name, network, spec.channels, config.classes.count, spec.height, spec.width)
+    parameters, macs = count_model(network, spec.channels, spec.height, spec.width)
+    return ModelSpec(
+        name=name,
+        options=resolved,
+        in_channels=spec.channels,
+        num_classes=config.classes.count,
+        parameters=parameters,
+        macs=macs,
+    )
+
+
+def _check_out(out: Path, resume: bool) -> None:
+    exists = out.exists() or out.is_symlink()
+    if exists and not resume:
+        raise UsageError(
+            f"the run folder {out} exists already", action="continue it with --resume, or name another one"
+        )
+    if resume and not (out / CONFIG_FILE).is_file():
+        raise UsageError(
+            f"there is no run to continue at {out}",
+            received="a folder without config.json" if exists else "nothing there",
+            action="start it without --resume",
+        )

@@ -1,0 +1,178 @@
+"""What every engine offers, and the segmenter that guards it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekd.bundle import Build, Bundle
+from edgekd.errors import SegmenterFault, UsageError
+from edgekd.preprocess import check_frame, list_frames
+from edgekd.specs import ClassSpec, PreprocessSpec
+
+STAGES = ("preprocess", "upload", "infer", "download", "postprocess")
+
+Frames = Sequence[npt.NDArray[Any]] | npt.NDArray[Any]
+Masks = npt.NDArray[np.uint8]
+Stage = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class LoadRequest:
+    """What an engine's class is called with, as its only argument.
+
+    Attributes:
+        bundle: the opened bundle.
+        target, precision: names of the build.
+        device: ``CPU``, ``GPU``, ``NPU``, or a name of the engine's own such as ``GPU.1``.
+        cache: folder for what the engine may keep between runs; None keeps nothing.
+        threads: processor threads of the engine; None leaves it to the engine.
+    """
+
+    bundle: Bundle
+    target: str
+    precision: str
+    device: str
+    cache: Path | None = None
+    threads: int | None = None
+
+
+class Engine(Protocol):
+    """One engine, made by ``Class(request)``; raises MachineError there if this machine cannot run it.
+
+    Attributes:
+        name: what reports call it.
+        synchronisation: how a stage's end is known to be the end of its work.
+    """
+
+    name: str
+    synchronisation: str
+
+    @classmethod
+    def find_obstacle(cls, build: Build) -> str | None:
+        """Return why this machine cannot run ``build`` on its own device, or None if it can."""
+        ...
+
+    def stages(self) -> Mapping[str, Stage]:
+        """Return the steps in order, named by a subset of STAGES.
+
+        The first takes frames (N of them, checked), each passes its result to the next,
+        the last returns masks (N, h, w) uint8.
+        """
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """Return what reports need: versions, device and precision really used; JSON-like."""
+        ...
+
+    def close(self) -> None:
+        """Free what the engine holds; may be called twice."""
+        ...
+
+
+class Segmenter:
+    """Frames in, masks out, by one engine; a context manager that closes it.
+
+    Calls from several threads wait for each other: one at a time uses the engine.
+    After an error inside the engine every further call raises SegmenterFault: what it
+    holds is unknown, so nothing of it is returned until it is loaded again.
+    """
+
+    def __init__(self, engine: Engine, spec: PreprocessSpec, classes: ClassSpec) -> None:
+        """Guard ``engine``, whose masks have the size and classes given; `edgekd.runtime.load` does this."""
+        self.engine = engine
+        self.spec = spec
+        self.classes = classes
+        self._lock = threading.RLock()
+        self._fault: BaseException | None = None
+        self._closed = False
+        self._stages = {name: self._guard(name, stage) for name, stage in engine.stages().items()}
+
+    @property
+    def stages(self) -> Mapping[str, Stage]:
+        """The engine's steps in order, for a timer: each takes the result of the one before."""
+        return self._stages
+
+    def segment(self, frames: Frames) -> Masks:
+        """Return the masks (N, h, w) uint8 class ids of N frames.
+
+        Args:
+            frames: a sequence of frames, or an array (N, H, W) or (N, H, W, 3), uint8 or uint16
+                as the spec says; frames in a sequence may differ in size.
+
+        Raises:
+            InputError: a frame is not what the spec says, or there is none.
+            SegmenterFault: the engine failed, now or earlier.
+            UsageError: the segmenter is closed.
+        """
+        self._check_frames(frames)
+        with self._lock:
+            value: Any = frames
+            for stage in self._stages.values():
+                value = stage(value)
+            return self._check_masks(value, len(frames))
+
+    def close(self) -> None:
+        """Free the engine; may be called twice."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self.engine.close()
+
+    def __enter__(self) -> Segmenter:
+        """Return the segmenter itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the engine."""
+        self.close()
+
+    def _check_frames(self, frames: Frames) -> None:
+        for frame in list_frames(frames):
+            check_frame(frame, self.spec)
+
+    def _guard(self, name: str, stage: Stage) -> Stage:
+        def run(value: Any) -> Any:
+            with self._lock:
+                self._check_usable()
+                try:
+                    return stage(value)
+                except BaseException as error:
+                    self._fault = error
+                    if isinstance(error, Exception):
+                        raise self._build_fault_error(name) from error
+                    raise
+
+        return run
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise UsageError("the segmenter is closed", action="load it again with edgekd.runtime.load")
+        if self._fault is not None:
+            raise self._build_fault_error("an earlier call") from self._fault
+
+    def _build_fault_error(self, place: str) -> SegmenterFault:
+        fault = self._fault
+        return SegmenterFault(
+            f"the engine {self.engine.name} failed in {place}",
+            received=f"{type(fault).__name__}: {fault}",
+            action="load it again with edgekd.runtime.load; no mask is returned until then",
+        )
+
+    def _check_masks(self, masks: Any, count: int) -> Masks:
+        shape = (count, self.spec.height, self.spec.width)
+        dtype = getattr(masks, "dtype", None)
+        if dtype != np.uint8 or masks.shape != shape:
+            found = f"{dtype} {getattr(masks, 'shape', '')}"
+            self._fault = ValueError(f"masks are {found}, not uint8 {shape}")
+            raise self._build_fault_error("its result")
+        return masks

@@ -1,0 +1,121 @@
+"""The engines by target, and loading one of them for a bundle."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from edgekd.bundle import Build, Bundle, check_precision, list_builds
+from edgekd.errors import MachineError, UsageError, build_unknown_name_error
+from edgekd.runtime.base import LoadRequest, Segmenter
+
+
+class Entry(NamedTuple):
+    """Where an engine's class is, what must be importable for it, and what installs that.
+
+    Attributes:
+        location: ``module:Class``.
+        package: the module the engine needs, or None.
+        extra: the extra of EdgeKD that installs it, or None.
+        device: the device it takes where none is named.
+    """
+
+    location: str
+    package: str | None
+    extra: str | None
+    device: str
+
+
+ENGINES: dict[str, Entry] = {
+    "onnx": Entry("edgekd.runtime.onnx:OnnxEngine", "onnxruntime", "onnx", "CPU"),
+    "openvino": Entry("edgekd.runtime.openvino:OpenVinoEngine", "openvino", "openvino", "CPU"),
+    "tensorrt": Entry("edgekd.runtime.tensorrt:TensorRtEngine", "tensorrt", "tensorrt", "GPU"),
+    "tensorrt-rtx": Entry("edgekd.runtime.tensorrt:TensorRtEngine", "tensorrt_rtx", "tensorrt-rtx", "GPU"),
+    "null": Entry("edgekd.runtime.null:NullEngine", None, None, "CPU"),
+    "scripted": Entry("edgekd.runtime.scripted:ScriptedEngine", None, None, "CPU"),
+}
+
+
+def load(
+    bundle: Path | str | Bundle,
+    target: str,
+    precision: str = "fp32",
+    device: str | None = None,
+    *,
+    cache: Path | None = None,
+    threads: int | None = None,
+) -> Segmenter:
+    """Load the build of ``bundle`` for a target and return a segmenter that runs it.
+
+    Args:
+        bundle: an opened bundle, or the path of one.
+        target: a name in ENGINES.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``; the bundle must hold that build.
+        device: ``CPU``, ``GPU`` or ``NPU``; None takes the target's own (CPU, for TensorRT GPU).
+            There is no fallback: a device that is not there is an error.
+        cache: folder where an engine may keep compiled code; nothing is ever written into the bundle.
+        threads: processor threads the engine may use; None leaves it to the engine.
+
+    Raises:
+        UsageError: an unknown target or precision, or fewer than one thread.
+        MachineError: the package, device or build is missing; the error names the command that adds it.
+        IntegrityError: a file is not what its record says.
+    """
+    entry = find_entry(target)
+    check_precision(precision)
+    if threads is not None and threads < 1:
+        raise UsageError("an engine needs a thread", received=f"threads={threads}", expected="1 or more")
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    request = LoadRequest(opened, target, precision, device or entry.device, cache, threads)
+    engine = load_engine_class(target)(request)
+    return Segmenter(engine, opened.manifest.preprocess, opened.manifest.classes)
+
+
+def find_entry(target: str) -> Entry:
+    """Return the entry of a target; an unknown name is a UsageError that offers the nearest."""
+    if target not in ENGINES:
+        raise build_unknown_name_error("target", target, ENGINES)
+    return ENGINES[target]
+
+
+def load_engine_class(target: str) -> Any:
+    """Import and return the engine class of a target.
+
+    Raises:
+        UsageError: the target is unknown.
+        MachineError: its package is not installed; the error names the pip command.
+    """
+    entry = find_entry(target)
+    missing = _explain_missing_package(entry)
+    if missing is not None:
+        raise MachineError(
+            f"{target} cannot run here: {missing}", action=f'pip install "edgekd[{entry.extra}]"'
+        )
+    module, _, name = entry.location.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def list_runnable(bundle: Bundle) -> list[tuple[Build, str | None]]:
+    """Return every build of ``bundle`` with the reason why it cannot run here, or None if it can.
+
+    Raises:
+        IntegrityError: a build's record is not what it should be.
+    """
+    return [(build, find_obstacle(build)) for build in list_builds(bundle)]
+
+
+def find_obstacle(build: Build) -> str | None:
+    """Return why ``build`` cannot run here on the device it was built for, or None if it can."""
+    target = build.record.target
+    missing = _explain_missing_package(ENGINES[target])
+    if missing is not None:
+        return missing
+    return load_engine_class(target).find_obstacle(build)
+
+
+def _explain_missing_package(entry: Entry) -> str | None:
+    if entry.package is None or importlib.util.find_spec(entry.package) is not None:
+        return None
+    return f'the package {entry.package} is not installed (pip install "edgekd[{entry.extra}]")'

@@ -1,0 +1,187 @@
+"""TensorRT and TensorRT-RTX on an NVIDIA GPU; the CUDA preprocessing writes into the engine's input."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekd.bundle import Build, find_build
+from edgekd.errors import EdgeKDError, IntegrityError, UsageError
+from edgekd.preprocess.context import CudaContext, import_pycuda
+from edgekd.preprocess.device import find_device
+from edgekd.preprocess.launcher import FrameGroup, FrameStaging, KernelLauncher, choose_module
+from edgekd.runtime.base import Frames, LoadRequest, Masks, Stage
+from edgekd.runtime.tensorrt_library import check_engine_facts, import_library
+from edgekd.runtime.tensorrt_plan import PlanRunner, align_bytes
+
+ENGINE_FILE = "student.engine"
+
+
+class TensorRtEngine:
+    """The engine of targets ``tensorrt`` and ``tensorrt-rtx``; see `edgekd.runtime.base.Engine`.
+
+    Frames are copied densely into pinned memory, uploaded, preprocessed by one kernel a frame size into the
+    input of the engine, inferred one by one, and the masks are downloaded into pinned memory.
+    """
+
+    synchronisation = "each stage ends by recording a CUDA event on the one stream and waiting for it"
+
+    def __init__(self, request: LoadRequest) -> None:
+        """Load the build of a request.
+
+        Raises:
+            UsageError: the device is no GPU.
+            MachineError: no driver, GPU, pycuda or library, or a build for other ones.
+            IntegrityError: a file is not what its record says.
+        """
+        build = find_build(request.bundle, request.target, request.precision)
+        device = find_device(parse_device(request.device))
+        library = import_library(request.target)
+        facts = build.record.facts
+        rebuild = _format_rebuild(build)
+        check_engine_facts(facts["engine"], request.target, library, device, rebuild)
+        plan = build.resolve_file(ENGINE_FILE).read_bytes()
+        self.name = f"{facts['engine']['library']} on {device.name}"
+        self._spec = request.bundle.manifest.preprocess
+        self._facts = {**facts["engine"], "gpu": device.name, "sm": device.architecture}
+        with contextlib.ExitStack() as stack:
+            self._cuda = CudaContext(device)
+            stack.callback(self._cuda.close)
+            with self._cuda.activate():
+                self._runner = self._load_plan(request, library, plan, rebuild)
+                stack.callback(self._call_active, self._runner.close)
+                self._launcher = self._load_kernels(build, rebuild)
+                stack.callback(self._call_active, self._launcher.close)
+                self._staging = FrameStaging(self._cuda)
+            self._cleanup = stack.pop_all()
+        self._capacity = 0
+        self._device_images: Any = None
+        self._device_masks: Any = None
+        self._pinned_masks: npt.NDArray[np.uint8] = np.empty((0, 0), dtype=np.uint8)
+        self._image_bytes = align_bytes(self._runner.image_elements * (2 if self._runner.half else 4))
+        self._mask_bytes = align_bytes(self._spec.height * self._spec.width)
+
+    @classmethod
+    def find_obstacle(cls, build: Build) -> str | None:
+        """Return why this machine cannot run ``build``, or None if it can; loads no plan."""
+        facts, rebuild = build.record.facts, _format_rebuild(build)
+        try:
+            device = find_device()
+            import_pycuda()
+            library = import_library(build.record.target)
+            check_engine_facts(facts["engine"], build.record.target, library, device, rebuild)
+            choose_module(facts["kernels"]["modules"], device, rebuild)
+        except EdgeKDError as error:
+            return str(error)
+        return None
+
+    def stages(self) -> Mapping[str, Stage]:
+        """Return the steps: preprocess (pinned copy), upload, infer (kernel and engine), download."""
+        return {
+            "preprocess": self._copy_frames,
+            "upload": self._upload,
+            "infer": self._infer,
+            "download": self._download,
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """Return library, GPU and the preprocessing module in use."""
+        return {**self._facts, "preprocess_module": dict(self._launcher.module_facts)}
+
+    def close(self) -> None:
+        """Free plan, modules and memory; may be called twice."""
+        self._cleanup.close()
+
+    def _copy_frames(self, frames: Frames) -> list[FrameGroup]:
+        with self._cuda.activate():
+            return self._staging.copy_frames(frames)
+
+    def _upload(self, groups: list[FrameGroup]) -> list[FrameGroup]:
+        with self._cuda.activate():
+            self._staging.upload()
+            self._cuda.synchronize()
+        return groups
+
+    def _infer(self, groups: list[FrameGroup]) -> int:
+        count = sum(group.count for group in groups)
+        with self._cuda.activate():
+            self._reserve(count)
+            images, masks = int(self._device_images), int(self._device_masks)
+            image_stride = self._image_bytes // (2 if self._runner.half else 4)
+            done = 0
+            for group in groups:
+                target = images + done * self._image_bytes
+                self._launcher.launch(int(self._staging.device_memory), group, target, image_stride)
+                done += group.count
+            for index in range(count):
+                image, mask = images + index * self._image_bytes, masks + index * self._mask_bytes
+                self._runner.enqueue(image, mask, self._cuda.stream.handle)
+            self._cuda.synchronize()
+        return count
+
+    def _download(self, count: int) -> Masks:
+        used = self._pinned_masks[:count]
+        with self._cuda.activate():
+            self._cuda.driver.memcpy_dtoh_async(used, int(self._device_masks), self._cuda.stream)
+            self._cuda.synchronize()
+        size = self._spec.height * self._spec.width
+        # A copy: the next call writes over the pinned memory.
+        return np.reshape(np.array(used[:, :size]), (count, self._spec.height, self._spec.width))
+
+    def _reserve(self, count: int) -> None:
+        """Make room for the tensors and masks of ``count`` frames, once for the largest batch seen."""
+        if count <= self._capacity:
+            return
+        for allocation in (self._device_images, self._device_masks):
+            if allocation is not None:
+                self._cuda.release(allocation)
+        self._device_images = self._cuda.allocate(count * self._image_bytes)
+        self._device_masks = self._cuda.allocate(count * self._mask_bytes)
+        self._pinned_masks = self._cuda.pin((count, self._mask_bytes), np.uint8)
+        self._capacity = count
+
+    def _load_plan(self, request: LoadRequest, library: Any, plan: bytes, rebuild: str) -> PlanRunner:
+        shape = (self._spec.channels, self._spec.height, self._spec.width)
+        return PlanRunner(library, request.target, plan, shape, cache=request.cache, rebuild=rebuild)
+
+    def _load_kernels(self, build: Build, rebuild: str) -> KernelLauncher:
+        facts = build.record.facts
+        if facts["preprocess_sha256"] != self._spec.compute_hash():
+            raise IntegrityError("the build's preprocessing is not that of the bundle", action=rebuild)
+        if facts["kernels"]["half"] != self._runner.half:
+            raise IntegrityError(
+                "the preprocessing writes another precision than the engine reads", action=rebuild
+            )
+
+        def read_file(name: str) -> bytes:
+            return build.resolve_file(name).read_bytes()
+
+        return KernelLauncher(self._cuda, self._spec, facts["kernels"], read_file, rebuild)
+
+    def _call_active(self, function: Callable[[], None]) -> None:
+        with self._cuda.activate():
+            function()
+
+
+def parse_device(name: str) -> int:
+    """Return the number of the GPU that ``GPU`` (the first) or ``GPU.1`` names.
+
+    Raises:
+        UsageError: the name is of no GPU.
+    """
+    match = re.fullmatch(r"GPU(?:\.(\d+))?", name, flags=re.IGNORECASE)
+    if match is None:
+        raise UsageError(
+            "TensorRT runs on an NVIDIA GPU only", received=f"device {name}", expected="GPU or GPU.1"
+        )
+    return int(match[1] or 0)
+
+
+def _format_rebuild(build: Build) -> str:
+    bundle = build.path.parent.parent
+    return f"edgekd export {bundle} --target {build.record.target} --precision {build.record.precision_asked}"

@@ -1,0 +1,138 @@
+"""A TensorRT plan made ready to run: deserialised, its tensors checked, its execution context."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any
+
+from edgekd.atomic import write_bytes_atomic
+from edgekd.errors import IntegrityError, MachineError, SegmenterFault
+from edgekd.runtime.tensorrt_library import PACKAGES, MessageLog
+
+# What setTensorAddress of the library promises to accept.
+ADDRESS_ALIGNMENT_BYTES = 256
+
+
+class PlanRunner:
+    """One plan with one image in and one mask out, run on a stream; needs a current CUDA context throughout.
+
+    Args:
+        library: ``tensorrt`` or ``tensorrt_rtx``.
+        target: its target name.
+        plan: the raw plan.
+        image_shape: (C, h, w) of the tensor the plan must take.
+        cache: folder for what TensorRT-RTX compiles on the device; None compiles again at every start.
+        rebuild: the command that makes the build anew, for messages.
+
+    Attributes:
+        half: the plan takes half precision instead of float.
+
+    Raises:
+        MachineError: the plan cannot be deserialised here; the message carries the library's log.
+        IntegrityError: its tensors are not those of an engine graph.
+    """
+
+    def __init__(
+        self,
+        library: Any,
+        target: str,
+        plan: bytes,
+        image_shape: tuple[int, int, int],
+        *,
+        cache: Path | None,
+        rebuild: str,
+    ) -> None:
+        self._log = MessageLog(library)
+        self._runtime: Any = library.Runtime(self._log.logger)
+        self._engine: Any = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise MachineError(
+                f"{PACKAGES[target]} cannot load the engine",
+                received=self._log.format_errors(),
+                action=rebuild,
+            )
+        self._input, self._output = self._check_tensors(library, image_shape)
+        self.half: bool = self._engine.get_tensor_dtype(self._input) == library.float16
+        self.image_elements = math.prod(image_shape)
+        self._cache_file = self._name_cache_file(cache, plan) if target == "tensorrt-rtx" else None
+        self._runtime_cache: Any = None
+        self._context: Any = self._create_context()
+
+    def enqueue(self, image: int, mask: int, stream: int) -> None:
+        """Queue one inference on a stream.
+
+        Args:
+            image: GPU address of the tensor (C, h, w), a multiple of ADDRESS_ALIGNMENT_BYTES.
+            mask: GPU address of the mask (h, w) uint8, likewise.
+            stream: handle of the CUDA stream.
+
+        Raises:
+            SegmenterFault: the library refuses; the message carries its log.
+        """
+        context = self._context
+        accepted = (
+            context.set_tensor_address(self._input, image)
+            and context.set_tensor_address(self._output, mask)
+            and context.execute_async_v3(stream)
+        )
+        if not accepted:
+            raise SegmenterFault("TensorRT did not start the inference", received=self._log.format_errors())
+
+    def close(self) -> None:
+        """Keep what was compiled, where a cache is given, and free the plan; may be called twice."""
+        if self._runtime_cache is not None and self._cache_file is not None:
+            write_bytes_atomic(self._cache_file, bytes(self._runtime_cache.serialize()))
+        # The library wants them gone in this order.
+        self._runtime_cache = self._context = self._engine = self._runtime = None
+
+    def _check_tensors(self, library: Any, image_shape: tuple[int, int, int]) -> tuple[str, str]:
+        engine = self._engine
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        found = {
+            name: (engine.get_tensor_mode(name).name, engine.get_tensor_dtype(name).name) for name in names
+        }
+        inputs = [name for name in names if found[name] in (("INPUT", "FLOAT"), ("INPUT", "HALF"))]
+        outputs = [name for name in names if found[name] == ("OUTPUT", "UINT8")]
+        if len(names) != 2 or len(inputs) != 1 or len(outputs) != 1:
+            raise IntegrityError(
+                "the plan is no engine graph",
+                received=f"tensors {found}",
+                expected="one image in (FLOAT or HALF) and one mask out (UINT8)",
+            )
+        # A profile of fixed shapes leaves the graph's dynamic batch at -1; it is given as 1 below.
+        shape = tuple(engine.get_tensor_shape(inputs[0]))
+        if shape[1:] != image_shape or shape[0] not in (-1, 1):
+            raise IntegrityError(
+                "the plan was built for another tensor", received=shape, expected=(1, *image_shape)
+            )
+        return inputs[0], outputs[0]
+
+    def _create_context(self) -> Any:
+        if self._cache_file is None:
+            context = self._engine.create_execution_context()
+        else:
+            config = self._engine.create_runtime_config()
+            self._runtime_cache = config.create_runtime_cache()
+            # A cache of another driver or GPU is refused by the library and then written anew.
+            if self._cache_file.is_file():
+                self._runtime_cache.deserialize(self._cache_file.read_bytes())
+            config.set_runtime_cache(self._runtime_cache)
+            context = self._engine.create_execution_context(config)
+        if context is None:
+            raise MachineError("TensorRT cannot prepare the engine", received=self._log.format_errors())
+        shape = tuple(self._engine.get_tensor_shape(self._input))
+        if shape[0] == -1 and not context.set_input_shape(self._input, (1, *shape[1:])):
+            raise IntegrityError("the plan takes no batch of one", received=self._log.format_errors())
+        return context
+
+    def _name_cache_file(self, cache: Path | None, plan: bytes) -> Path | None:
+        return (
+            None if cache is None else cache / f"tensorrt-rtx-{hashlib.sha256(plan).hexdigest()[:16]}.cache"
+        )
+
+
+def align_bytes(size_bytes: int) -> int:
+    """Return the next multiple of ADDRESS_ALIGNMENT_BYTES."""
+    return -(-size_bytes // ADDRESS_ALIGNMENT_BYTES) * ADDRESS_ALIGNMENT_BYTES

@@ -1,0 +1,106 @@
+"""What a build is measured by at export: preprocessing against the truth, masks on the golden frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.bundle import Build, Bundle, read_golden, write_build
+from edgekd.errors import GateFailure
+from edgekd.preprocess import preprocess_frame
+from edgekd.runtime import load
+from edgekd.specs import PreprocessSpec
+
+LARGEST_LOGIT_DIFFERENCE = 1e-3
+LARGEST_PREPROCESS_DIFFERENCE = 1e-5
+# Added to what the spec needs, so that every axis is odd, and is once enlarged and once reduced.
+_FRAME_SIZES = ((37, 53), (333, 97), (211, 603))
+
+Runner = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+def check_core_logits(run: Runner, bundle: Bundle) -> float:
+    """Return the largest difference between a core's logits and the golden ones.
+
+    Args:
+        run: (N, C, h, w) float32 → (N, K, h, w) float32.
+        bundle: its golden frames hold the logits of the PyTorch student.
+
+    Raises:
+        GateFailure: it is above LARGEST_LOGIT_DIFFERENCE, or no number.
+    """
+    golden = read_golden(bundle)
+    difference = float(np.abs(run(golden.tensors) - golden.logits).max())
+    return _check_limit("logits of the core graph", difference, LARGEST_LOGIT_DIFFERENCE)
+
+
+def check_preprocessing(run: Runner, spec: PreprocessSpec) -> float:
+    """Return the largest difference from the NumPy truth on noise frames, as a part of the frame's range.
+
+    Args:
+        run: (1, H, W, C) frames in the spec's dtype → (1, C, h, w) float32.
+        spec: the steps.
+
+    Raises:
+        GateFailure: it is above LARGEST_PREPROCESS_DIFFERENCE, or no number.
+    """
+    differences = [_measure_preprocessing(run, spec, size) for size in _FRAME_SIZES]
+    return _check_limit("preprocessing in the graph", max(differences), LARGEST_PREPROCESS_DIFFERENCE)
+
+
+def run_on_golden_frames(bundle: Bundle, build: Build) -> Build:
+    """Run a build on the golden frames and return it with the status ``run`` and what was seen.
+
+    Raises:
+        MachineError, SegmenterFault: it cannot run here, or fails.
+    """
+    golden = read_golden(bundle)
+    record = build.record
+    with load(bundle, record.target, record.precision_asked, record.device) as segmenter:
+        masks = segmenter.segment(golden.frames)
+        engine = segmenter.engine.facts()
+    different = int(np.count_nonzero(masks != golden.masks))
+    agreement = {
+        "golden_frames": len(golden),
+        "golden_pixel_agreement": 1 - different / masks.size,
+        "golden_pixels_different": different,
+    }
+    return write_build(
+        bundle,
+        target=record.target,
+        precision_asked=record.precision_asked,
+        precision_effective=record.precision_effective,
+        device=record.device,
+        status="run",
+        files={name: build.resolve_file(name) for name in record.files},
+        facts={**record.facts, **agreement, "run_by": engine},
+    )
+
+
+def _measure_preprocessing(run: Runner, spec: PreprocessSpec, size: tuple[int, int]) -> float:
+    height, width = size
+    if spec.crop is not None:
+        height += spec.crop.top + spec.crop.height
+        width += spec.crop.left + spec.crop.width
+    largest = np.iinfo(spec.frame_dtype).max
+    shape = (height, width) if spec.color == "gray" else (height, width, 3)
+    frame = np.random.default_rng(0).integers(0, largest + 1, shape, dtype=spec.frame_dtype)
+    truth = preprocess_frame(frame, spec)
+    found = run(frame.reshape(1, height, width, spec.channels))[0]
+    value_range = spec.scale * largest / np.reshape(spec.std, (-1, 1, 1))
+    return float((np.abs(found - truth) / value_range).max())
+
+
+def _check_limit(what: str, difference: float, limit: float) -> float:
+    # Written so that NaN fails too.
+    if not difference <= limit:
+        raise GateFailure(
+            f"the {what} differ from the truth",
+            received=f"{difference:.2e}",
+            expected=f"at most {limit:.0e}",
+            action="report this with the network's code: the exporter or the engine computes something else",
+        )
+    return difference

@@ -1,0 +1,100 @@
+"""Completing a bundle with builds for the engines that are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgekd.bundle import Build, Bundle, check_precision, check_target, write_build
+from edgekd.errors import MachineError, UsageError
+from edgekd.export.agreement import run_on_golden_frames
+from edgekd.export.onnx import build_onnx, find_graphs
+from edgekd.progress import Progress
+from edgekd.runtime import find_obstacle
+
+
+def export_bundle(
+    bundle: Bundle,
+    targets: Sequence[str],
+    precisions: Sequence[str] = ("fp32",),
+    *,
+    sm: Sequence[str | int] | None = None,
+    calib: Path | None = None,
+    quiet: bool = False,
+) -> list[Build]:
+    """Build every target in every precision, run each on the golden frames where this machine can.
+
+    The ONNX graphs are made first where the bundle has none; that alone needs torch. A build that exists
+    is replaced in one step. A build that cannot run here has the status ``built, not run``; what its
+    user should know is in ``facts["notices"]``.
+
+    Args:
+        bundle: the bundle, to whose ``builds/`` the results go.
+        targets: names among ``onnx``, ``openvino``, ``tensorrt``, ``tensorrt-rtx``.
+        precisions: ``fp32``; others are refused with the reason.
+        sm: GPU architectures for TensorRT, such as ``8.9``; None takes the target's own choice.
+        calib: data set to calibrate int8 with.
+        quiet: no progress bar.
+
+    Raises:
+        UsageError: an unknown or missing target or precision, or ``calib`` without int8.
+        MachineError: this machine lacks a package, or the precision is not available.
+        GateFailure: a build differs from the PyTorch student.
+    """
+    _check_request(targets, precisions, calib)
+    # A target that is named twice is built once.
+    targets = list(dict.fromkeys(targets))
+    builds: list[Build] = []
+    with Progress(quiet=quiet) as progress:
+        handle = progress.add("exporting", len(targets) + 1)
+        progress.advance(handle, 0, note="ONNX graphs")
+        graphs = _provide_graphs(bundle, targets)
+        for target in targets:
+            progress.advance(handle, note=target)
+            builds.append(_build_target(bundle, graphs, target, sm))
+        progress.advance(handle)
+    return builds
+
+
+def _check_request(targets: Sequence[str], precisions: Sequence[str], calib: Path | None) -> None:
+    if not targets or not precisions:
+        raise UsageError("nothing to export", expected="at least one target and one precision")
+    for target in targets:
+        check_target(target)
+    for precision in precisions:
+        check_precision(precision)
+    for precision in precisions:
+        if precision != "fp32":
+            raise MachineError(
+                f"no {', '.join(targets)} build in {precision}",
+                received="the graphs of this version are float32",
+                expected="fp32",
+                action="export with --precision fp32",
+            )
+    if calib is not None:
+        raise UsageError("calibration data serve int8 only", received=f"calib={calib}", action="leave it out")
+
+
+def _provide_graphs(bundle: Bundle, targets: Sequence[str]) -> Build:
+    """Return the ONNX build, made anew where it is asked for by name."""
+    existing = find_graphs(bundle)
+    return build_onnx(bundle) if existing is None or "onnx" in targets else existing
+
+
+def _build_target(bundle: Bundle, graphs: Build, target: str, sm: Sequence[str | int] | None) -> Build:
+    if target == "onnx":
+        return graphs
+    if target == "openvino":
+        from edgekd.export.openvino import build_openvino
+
+        return build_openvino(bundle, graphs)
+    return _build_tensorrt(bundle, graphs, target, sm)
+
+
+def _build_tensorrt(bundle: Bundle, graphs: Build, target: str, sm: Sequence[str | int] | None) -> Build:
+    from edgekd.export.tensorrt import build_tensorrt
+
+    fields, files, notices = build_tensorrt(bundle, graphs, target, "fp32", sm)
+    facts = {**fields.pop("facts"), "notices": notices}
+    build = write_build(bundle, **fields, files=files, facts=facts)
+    return run_on_golden_frames(bundle, build) if find_obstacle(build) is None else build

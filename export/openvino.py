@@ -1,0 +1,61 @@
+"""The OpenVINO build: the deploy graph as IR in float32."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from edgekd.bundle import Build, Bundle, write_build
+from edgekd.errors import MachineError
+from edgekd.export.agreement import Runner, check_preprocessing, run_on_golden_frames
+from edgekd.export.graphs import build_preprocess_graph
+from edgekd.export.onnx import describe_bundle
+
+
+def build_openvino(bundle: Bundle, graphs: Build) -> Build:
+    """Convert the deploy graph of the ONNX build, check it and write ``builds/openvino-fp32-cpu``.
+
+    Raises:
+        MachineError: openvino is missing.
+        GateFailure: its preprocessing differs from the truth.
+    """
+    openvino = _import_openvino()
+    core = openvino.Core()
+    model = core.read_model(graphs.resolve_file("deploy.onnx"))
+    for key, value in describe_bundle(bundle).items():
+        model.set_rt_info(value, ["edgekd", key.removeprefix("edgekd_")])
+    spec = bundle.manifest.preprocess
+    preprocess = _run_graph(core, build_preprocess_graph(spec).SerializeToString())
+    facts: dict[str, Any] = {
+        "openvino": openvino.__version__,
+        "preprocess_sha256": spec.compute_hash(),
+        "preprocess_max_difference": check_preprocessing(preprocess, spec),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        # The library would halve the weights to float16 by default.
+        openvino.save_model(model, Path(folder) / "deploy.xml", compress_to_fp16=False)
+        build = write_build(
+            bundle,
+            target="openvino",
+            precision_asked="fp32",
+            precision_effective="fp32",
+            device="CPU",
+            status="built, not run",
+            files={name: Path(folder) / name for name in ("deploy.xml", "deploy.bin")},
+            facts=facts,
+        )
+    return run_on_golden_frames(bundle, build)
+
+
+def _run_graph(core: Any, graph: bytes) -> Runner:
+    compiled = core.compile_model(core.read_model(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda value: compiled({0: value})[0]
+
+
+def _import_openvino() -> Any:
+    try:
+        import openvino
+    except ModuleNotFoundError as error:
+        raise MachineError("openvino is not installed", action='pip install "edgekd[openvino]"') from error
+    return openvino

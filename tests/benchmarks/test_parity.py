@@ -1,0 +1,152 @@
+"""Comparison of recordings made by hand: what is measured, what is refused, what is concluded."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgekd.benchmarks import compare_golden, compare_recordings
+from edgekd.bundle import GoldenFrames, Recording
+from edgekd.errors import GateFailure, InputError, IntegrityError
+
+
+def make_recording(masks: np.ndarray, truths: np.ndarray, **changes: Any) -> Recording:
+    names = tuple(f"case{index}" for index in range(len(masks)))
+    recording = Recording("pytorch", "a" * 64, "b" * 64, names, names, truths, masks)
+    return dataclasses.replace(recording, **changes)
+
+
+@pytest.fixture
+def truths() -> np.ndarray:
+    """Thirty cases of 100 pixels, each with a lesion of 40."""
+    truths = np.zeros((30, 10, 10), np.uint8)
+    truths[:, 3:7] = 1
+    return truths
+
+
+def test_identical_masks_pass_with_one_group(truths: np.ndarray) -> None:
+    reference = make_recording(truths, truths, groups=("one",) * 30)
+    result = compare_recordings(reference, dataclasses.replace(reference, source="onnx"), num_classes=2)
+    assert (result.passed, result.conclusion, result.num_groups) == (True, "non-inferior", 1)
+    assert result.max_logit_difference is None
+
+
+def test_few_groups_are_inconclusive_and_do_not_pass(truths: np.ndarray) -> None:
+    masks = truths.copy()
+    masks[0, 0, 0] = 1
+    reference = make_recording(truths, truths, groups=tuple(f"p{index // 2}" for index in range(30)))
+    result = compare_recordings(reference, dataclasses.replace(reference, masks=masks), num_classes=2)
+    assert (result.passed, result.conclusion) == (False, "inconclusive")
+    assert "15 groups" in result.reasons[0]
+
+
+def test_figures_worked_by_hand(truths: np.ndarray) -> None:
+    masks = truths.copy()
+    masks[4, 3] = 0  # 10 of 40 lesion pixels missed: Dice 60 / 70
+    masks[7, 0, :2] = 1  # 2 pixels too many: Dice 80 / 82
+    logits = np.zeros((30, 2, 10, 10), np.float32)
+    other = logits.copy()
+    other[3, 1, 2, 2] = -0.25
+    reference = make_recording(truths, truths, logits=logits)
+    candidate = make_recording(masks, truths, logits=other, source="onnx")
+    result = compare_recordings(reference, candidate, num_classes=2)
+    assert result.pixel_agreement == pytest.approx(1 - 12 / 3000)
+    assert result.num_different == 2
+    assert result.max_logit_difference == 0.25
+    assert result.differences["dice"].delta == pytest.approx(((60 / 70 - 1) + (80 / 82 - 1)) / 30)
+    assert result.differences["acc"].delta == pytest.approx(-12 / 3000)
+    assert [(case.name, case.agreement) for case in result.worst_cases] == [("case4", 0.9), ("case7", 0.98)]
+    assert result.worst_cases[0].dice_candidate == pytest.approx(60 / 70)
+    assert result.worst_cases[0].dice_reference == 1.0
+
+
+def test_worse_masks_are_not_shown_to_be_non_inferior(truths: np.ndarray) -> None:
+    masks = truths.copy()
+    for index, mask in enumerate(masks):
+        mask[3, : 5 + index % 5] = 0
+    result = compare_recordings(make_recording(truths, truths), make_recording(masks, truths), num_classes=2)
+    assert (result.passed, result.conclusion) == (False, "not shown to be non-inferior")
+    assert set(result.verdict.metrics.values()) == {"fail"}
+
+
+def test_margins_decide(truths: np.ndarray) -> None:
+    masks = truths.copy()
+    masks[::2, 3, 0] = 0
+    recordings = make_recording(truths, truths), make_recording(masks, truths)
+    wide = dict.fromkeys(("acc", "miou", "dice", "kappa"), 0.05)
+    assert compare_recordings(*recordings, wide, num_classes=2).passed
+    assert not compare_recordings(*recordings, wide | {"dice": 0.001}, num_classes=2).passed
+
+
+def test_better_scores_do_not_excuse_another_function(truths: np.ndarray) -> None:
+    masks = truths.copy()
+    for index, mask in enumerate(masks):
+        mask[0, : 5 + index % 5] = 1
+    recordings = make_recording(masks, truths), make_recording(truths, truths)
+    assert compare_recordings(*recordings, num_classes=2).passed
+    result = compare_recordings(*recordings, num_classes=2, min_agreement=0.9995)
+    assert not result.passed
+    assert "computes something else" in result.reasons[0]
+
+
+@pytest.mark.parametrize("field", ["manifest_sha256", "data_sha256"])
+def test_recordings_of_other_files_are_refused(truths: np.ndarray, field: str) -> None:
+    reference = make_recording(truths, truths)
+    with pytest.raises(IntegrityError):
+        compare_recordings(reference, dataclasses.replace(reference, **{field: "c" * 64}), num_classes=2)
+
+
+@pytest.mark.parametrize("field", ["names", "groups"])
+def test_other_cases_are_refused(truths: np.ndarray, field: str) -> None:
+    reference = make_recording(truths, truths)
+    turned = dataclasses.replace(reference, **{field: reference.names[::-1]})
+    with pytest.raises(InputError):
+        compare_recordings(reference, turned, num_classes=2)
+
+
+def test_other_sizes_and_truths_are_refused(truths: np.ndarray) -> None:
+    reference = make_recording(truths, truths)
+    for other in (make_recording(truths[:, :5], truths[:, :5]), make_recording(truths, 1 - truths)):
+        with pytest.raises(InputError):
+            compare_recordings(reference, other, num_classes=2)
+
+
+def test_no_image_is_a_failed_gate(truths: np.ndarray) -> None:
+    empty = make_recording(truths[:0], truths[:0])
+    with pytest.raises(GateFailure):
+        compare_recordings(empty, empty, num_classes=2)
+
+
+class FixedSegmenter:
+    """Answers with given masks, whatever the frames are."""
+
+    def __init__(self, masks: np.ndarray) -> None:
+        self.masks = list(masks)
+
+    def segment(self, frames: Any) -> Any:
+        return np.stack([self.masks.pop(0) for _ in frames])
+
+
+@pytest.mark.parametrize(("wrong", "conclusion"), [(0, "consistent"), (1, "consistent"), (2, "inconsistent")])
+def test_golden_frames_allow_one_pixel_in_two_thousand(wrong: int, conclusion: str) -> None:
+    masks = np.zeros((2, 50, 40), np.uint8)  # 4000 pixels: two of them are 0.9995, three are not
+    tensors = np.zeros((2, 1, 50, 40), np.float32)
+    golden = GoldenFrames((masks[0], masks[0]), tensors, tensors.repeat(2, 1), masks, masks)
+    found = masks.copy()
+    found[1, 0, : wrong + (wrong > 0)] = 1
+    result = compare_golden(FixedSegmenter(found), golden, candidate="onnx")  # type: ignore[arg-type]
+    assert result.conclusion == conclusion
+    assert result.passed == (conclusion == "consistent")
+    assert "non-inferior" not in str(result.to_dict())
+
+
+def test_no_golden_frame_is_a_failed_gate() -> None:
+    nothing = np.zeros((0, 1, 1, 1), np.float32)
+    golden = GoldenFrames(
+        (), nothing, nothing, nothing[:, 0].astype(np.uint8), nothing[:, 0].astype(np.uint8)
+    )
+    with pytest.raises(GateFailure):
+        compare_golden(FixedSegmenter(np.zeros((0, 1, 1))), golden, candidate="onnx")  # type: ignore[arg-type]

@@ -1,0 +1,137 @@
+"""Masks and overlays of folders, complete or absent; and what overlays show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgekd.benchmarks import run_prediction
+from edgekd.benchmarks.overlays import (
+    TRUTH_COLOR,
+    add_legend,
+    draw_overlay,
+    find_contour,
+    get_class_color,
+    list_legend,
+)
+from edgekd.bundle import Bundle
+from edgekd.errors import InputError, MachineError, UsageError
+from edgekd.preprocess import preprocess_frame, restore_mask
+from edgekd.specs import ClassSpec
+
+
+def test_masks_have_the_size_of_their_frames_and_hold_class_ids(
+    bundle: Bundle, add_build: Callable, data: Path, tmp_path: Path
+) -> None:
+    add_build("onnx")
+    out = tmp_path / "out"
+    report = run_prediction(bundle, data / "images", out, quiet=True)
+    assert report.engine == "onnx-fp32-cpu"
+    frame = np.asarray(Image.open(data / "images" / "case01.png"))
+    spec = bundle.manifest.preprocess
+    expected = restore_mask((preprocess_frame(frame, spec)[0] > 0).astype(np.uint8), frame.shape, spec)
+    mask = np.asarray(Image.open(out / "masks" / "case01.png"))
+    assert mask.dtype == np.uint8
+    assert np.array_equal(mask, expected)
+    assert len(list((out / "overlays").iterdir())) == len(report.cases) == 24
+    content = json.loads((out / "predictions.json").read_text())
+    case = content["cases"][1]
+    assert (case["height"], case["width"], case["mask"]) == (56, 64, "masks/case01.png")
+    assert case["part_of_pixels"]["lesion"] == pytest.approx(expected.mean())
+
+
+def test_one_image_and_named_target(bundle: Bundle, add_build: Callable, data: Path, tmp_path: Path) -> None:
+    add_build("onnx")
+    image = data / "images" / "case00.png"
+    assert len(run_prediction(bundle, image, tmp_path / "out", target="onnx", quiet=True).cases) == 1
+    with pytest.raises(MachineError):
+        run_prediction(bundle, image, tmp_path / "never", target="openvino")
+
+
+def test_equal_stems_keep_their_suffixes_apart(
+    bundle: Bundle, add_build: Callable, data: Path, tmp_path: Path
+) -> None:
+    add_build("onnx")
+    image = Image.open(data / "images" / "case00.png")
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    image.save(folder / "a.png")
+    image.save(folder / "a.bmp")
+    run_prediction(bundle, folder, tmp_path / "out", quiet=True)
+    assert sorted(path.name for path in (tmp_path / "out" / "masks").iterdir()) == ["a_bmp.png", "a_png.png"]
+
+
+def test_bad_image_leaves_nothing_behind(
+    bundle: Bundle, add_build: Callable, data: Path, tmp_path: Path
+) -> None:
+    add_build("onnx")
+    (data / "images" / "zz.png").write_text("no picture")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError, match=r"zz[.]png"):
+        run_prediction(bundle, data / "images", tmp_path / "out", quiet=True)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_output_that_exists_and_input_that_does_not_are_refused(
+    bundle: Bundle, add_build: Callable, data: Path, tmp_path: Path
+) -> None:
+    add_build("onnx")
+    with pytest.raises(UsageError, match="exists"):
+        run_prediction(bundle, data / "images", tmp_path)
+    with pytest.raises(InputError, match="no image or folder"):
+        run_prediction(bundle, tmp_path / "nowhere", tmp_path / "out")
+    with pytest.raises(InputError, match="holds no image"):
+        run_prediction(bundle, data, tmp_path / "out")
+
+
+def test_contour_is_the_rim_of_a_region_and_of_the_frame() -> None:
+    region = np.zeros((6, 6), bool)
+    region[0:4, 1:5] = True
+    rim = region.copy()
+    rim[1:3, 2:4] = False
+    assert np.array_equal(find_contour(region), rim)
+
+
+def test_overlay_tints_the_mask_and_draws_the_truth_above_it() -> None:
+    frame = np.full((400, 400), 100, np.uint8)
+    mask = np.zeros((400, 400), np.uint8)
+    mask[100:200, 100:200] = 1
+    mask[300:350, 300:350] = 2
+    truth = np.zeros_like(mask)
+    truth[100:250, 100:250] = 1
+    pixels = np.asarray(draw_overlay(frame, mask, truth=truth))
+    assert tuple(pixels[0, 0]) == (100, 100, 100)
+    assert tuple(pixels[199, 150]) == get_class_color(1)
+    assert tuple(pixels[349, 320]) == get_class_color(2)
+    assert tuple(pixels[100, 150]) == tuple(pixels[249, 150]) == TRUTH_COLOR
+    assert pixels[150, 150, 0] > 100 > pixels[150, 150, 2]
+    assert tuple(np.asarray(draw_overlay(frame, mask))[249, 150]) == (100, 100, 100)
+
+
+def test_overlay_takes_deep_and_coloured_frames_and_enlarges_small_ones() -> None:
+    mask = np.zeros((20, 30), np.uint8)
+    deep = np.linspace(0, 4000, 600).reshape(20, 30).astype(np.uint16)
+    picture = draw_overlay(deep, mask)
+    assert picture.size == (390, 260)
+    assert np.asarray(picture).max() == 255
+    blue_first = np.zeros((20, 30, 3), np.uint8)
+    blue_first[..., 0] = 200
+    assert np.asarray(draw_overlay(blue_first, mask, frame_order="bgr"))[0, 0].tolist() == [0, 0, 200]
+
+
+def test_legend_wraps_and_never_covers_the_picture() -> None:
+    classes = ClassSpec(names=("background", *(f"structure {index}" for index in range(9))))
+    picture = Image.new("RGB", (200, 50), (9, 9, 9))
+    entries = list_legend(classes, has_truth=True)
+    assert len(entries) == 10
+    labelled = add_legend(picture, entries)
+    assert labelled.width == 200
+    assert labelled.height > 50 + 4 * 18
+    assert np.array_equal(np.asarray(labelled)[:50], np.asarray(picture))
+    colors = {tuple(pixel) for pixel in np.asarray(labelled)[50:].reshape(-1, 3).tolist()}
+    assert {color for _, color in entries} <= colors

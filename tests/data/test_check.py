@@ -1,0 +1,188 @@
+"""The check finds each fault, goes on after it, and stays silent about a sound data set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgekd.data import check_dataset
+from edgekd.data.check import CheckReport
+from edgekd.data.duplicates import find_near_duplicates, make_thumbnail
+from edgekd.errors import InputError
+
+MakeFolder = Callable[..., Path]
+
+
+def _list(report: CheckReport) -> list[tuple[str, str, str | None]]:
+    return [(finding.severity, finding.kind, finding.case) for finding in report.findings]
+
+
+@pytest.fixture
+def sound(make_folder: MakeFolder) -> Path:
+    """A data set of 30 cases without any fault."""
+    return make_folder(30)
+
+
+def _name_splits(root: Path, rows: dict[str, tuple[str, str]]) -> None:
+    """Write a manifest that puts every case into train, but for ``rows``: case → (group, split)."""
+    lines = ["image,mask,group,split"]
+    for path in sorted((root / "images").iterdir()):
+        group, split = rows.get(path.stem, (f"g{path.stem}", "train"))
+        lines.append(f"images/{path.name},masks/{path.name},{group},{split}")
+    (root / "manifest.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_sound_data_set_has_no_finding(sound: Path) -> None:
+    report = check_dataset(sound, quiet=True)
+    assert report.findings == () and not report.has_faults
+    summary = report.summary
+    assert summary["cases"] == summary["usable_cases"] == summary["groups"] == 30
+    assert sum(split["cases"] for split in summary["splits"].values()) == 30
+    assert summary["sizes"] == {
+        "smallest_height": 40,
+        "largest_height": 40,
+        "smallest_width": 48,
+        "largest_width": 48,
+    }
+
+
+def test_class_shares_are_those_of_the_pixels(sound: Path) -> None:
+    widths = [24 - (12 + index % 8) for index in range(30)]
+    share = sum(10 * width for width in widths) / (30 * 40 * 48)
+    assert check_dataset(sound, quiet=True).summary["class_pixel_shares"] == pytest.approx([1 - share, share])
+
+
+def test_every_bad_file_is_found_in_one_go(sound: Path, rng: np.random.Generator) -> None:
+    images, masks = sound / "images", sound / "masks"
+    (images / "c0.png").write_bytes((images / "c0.png").read_bytes()[:-300])
+    (images / "c1.png").write_text("text")
+    (masks / "c2.png").write_text("text")
+    Image.fromarray(np.zeros((40, 47), np.uint8)).save(masks / "c3.png")
+    Image.fromarray(np.full((40, 48), 7, np.uint8)).save(masks / "c4.png")
+    (masks / "c5.png").unlink()
+    (images / "c6.png").unlink()
+    Image.fromarray(np.zeros((1, 1), np.uint8)).save(images / "c7.png")
+    Image.fromarray(np.zeros((1, 1), np.uint8)).save(masks / "c7.png")
+    Image.fromarray(rng.integers(0, 9, (20, 20), dtype=np.uint8)).save(images / "c8.png")
+    Image.fromarray(np.ones((20, 20), np.uint8)).save(masks / "c8.png")
+    report = check_dataset(sound, quiet=True)
+    assert report.has_faults
+    assert sorted(_list(report), key=lambda entry: str(entry[2])) == [
+        ("fault", "unreadable image", "c0"),
+        ("fault", "unreadable image", "c1"),
+        ("fault", "unusable mask", "c2"),
+        ("fault", "size mismatch", "c3"),
+        ("fault", "unusable mask", "c4"),
+        ("fault", "image too small", "c7"),
+        ("warning", "image too small", "c8"),
+        ("fault", "image without mask", "images/c5.png"),
+        ("fault", "mask without image", "masks/c6.png"),
+    ]
+    assert report.summary["usable_cases"] == 22
+    assert json.loads(json.dumps(report.to_dict()))["summary"]["cases"] == 28
+
+
+def test_empty_masks_are_one_warning(sound: Path) -> None:
+    for index in range(7):
+        Image.fromarray(np.zeros((40, 48), np.uint8)).save(sound / f"masks/c{index}.png")
+    report = check_dataset(sound, quiet=True)
+    assert _list(report) == [("warning", "empty masks", None)]
+    assert report.findings[0].detail.startswith("7 masks are all background: c0, c1, c2, c3, c4 and 2 more")
+    assert not report.has_faults
+
+
+def test_near_duplicates_across_splits_are_told_unless_in_one_group(sound: Path) -> None:
+    pixels = np.asarray(Image.open(sound / "images/c0.png"))
+    brighter = (pixels * 0.7 + 40).astype(np.uint8)
+    Image.fromarray(brighter).save(sound / "images/c1.png")
+    named = {"c1": ("b", "test"), "c2": ("c", "val")}
+    _name_splits(sound, named)
+    findings = _list(check_dataset(sound, quiet=True))
+    assert findings == [("warning", "near-duplicate across splits", "images/c0.png")]
+    _name_splits(sound, {"c1": ("gc0", "train"), "c2": ("c", "val"), "c3": ("d", "test")})
+    assert _list(check_dataset(sound, quiet=True)) == []
+
+
+@pytest.mark.parametrize(
+    ("split", "severity", "kind"),
+    [
+        ("test", "fault", "duplicate across splits"),
+        ("train", "warning", "duplicate"),
+    ],
+)
+def test_equal_images_are_told(sound: Path, split: str, severity: str, kind: str) -> None:
+    # Equal pixels in another file format are still equal.
+    Image.open(sound / "images/c0.png").save(sound / "images/c1.png", compress_level=0)
+    _name_splits(sound, {"c1": ("b", split), "c2": ("c", "val"), "c3": ("d", "test")})
+    report = check_dataset(sound, quiet=True)
+    assert _list(report) == [(severity, kind, "images/c0.png")]
+    assert "images/c1.png" in report.findings[0].detail
+
+
+def test_group_across_named_splits_is_a_fault(sound: Path) -> None:
+    _name_splits(sound, {"c1": ("gc0", "test"), "c2": ("c", "val"), "c3": ("d", "test")})
+    report = check_dataset(sound, quiet=True)
+    assert _list(report) == [("fault", "group crosses splits", "gc0")]
+    assert report.summary["splits"]["test"]["cases"] == 2
+
+
+def test_unknown_or_empty_splits_are_a_fault(sound: Path) -> None:
+    _name_splits(sound, {"c1": ("b", "validation")})
+    assert ("fault", "splits", None) in _list(check_dataset(sound, quiet=True))
+    _name_splits(sound, {"c1": ("b", "test")})
+    (finding,) = check_dataset(sound, quiet=True).findings
+    assert finding.kind == "splits" and "no case falls into val" in finding.detail
+
+
+def test_8_and_16_bit_mixed_is_a_fault_that_names_the_fewer(sound: Path, rng: np.random.Generator) -> None:
+    deep = rng.integers(0, 65536, (40, 48), dtype=np.uint16)
+    Image.fromarray(deep).save(sound / "images/c3.png")
+    report = check_dataset(sound, quiet=True)
+    assert _list(report) == [("fault", "8 and 16 bit mixed", None)]
+    assert report.findings[0].detail.endswith("convert c3")
+
+
+def test_declared_class_without_pixels_is_told_for_each_split(sound: Path) -> None:
+    findings = check_dataset(sound, num_classes=3, quiet=True).findings
+    assert [finding.detail for finding in findings] == [
+        f"no pixel of class 2 in {split}" for split in ("train", "val", "test")
+    ]
+
+
+def test_ignored_files_are_told(sound: Path) -> None:
+    (sound / "images/scan.dcm").write_bytes(b"x")
+    (finding,) = check_dataset(sound, quiet=True).findings
+    assert (finding.severity, finding.kind) == ("warning", "ignored files") and "scan.dcm" in finding.detail
+
+
+def test_a_set_of_faults_alone_is_reported_and_a_missing_one_refused(tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "masks/a.png")
+    report = check_dataset(tmp_path, quiet=True)
+    assert _list(report) == [("fault", "mask without image", "masks/a.png")]
+    assert report.summary["usable_cases"] == 0 and report.summary["class_pixel_shares"] == [None, None]
+    with pytest.raises(InputError, match="no data set"):
+        check_dataset(tmp_path / "nowhere")
+
+
+def test_thumbnail_product_is_the_correlation(rng: np.random.Generator) -> None:
+    # At thumbnail size nothing is resized, so NumPy's own correlation is the truth.
+    one = rng.integers(0, 256, (32, 32), dtype=np.uint8)
+    other = (one * 0.5 + rng.integers(0, 100, (32, 32))).astype(np.uint8)
+    expected = np.corrcoef(one.ravel(), other.ravel())[0, 1]
+    assert float(make_thumbnail(one) @ make_thumbnail(other)) == pytest.approx(expected, abs=1e-5)
+    assert not make_thumbnail(np.full((50, 60), 9, np.uint8)).any()
+
+
+def test_near_duplicates_are_found_over_block_borders(rng: np.random.Generator) -> None:
+    thumbnails = rng.standard_normal((2100, 64), dtype=np.float32)
+    thumbnails[2050] = thumbnails[3] * 2
+    thumbnails[1030] = -thumbnails[4]
+    thumbnails /= np.linalg.norm(thumbnails, axis=1, keepdims=True)
+    ((first, second, correlation),) = find_near_duplicates(thumbnails)
+    assert (first, second) == (3, 2050) and correlation == pytest.approx(1)

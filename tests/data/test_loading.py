@@ -1,0 +1,231 @@
+"""Cases become tensors through the preprocessing truth; the cache never changes what is loaded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgekd.data import Case, find_cases, hash_cases, load_cases, read_case, read_frame
+from edgekd.data import loading as loading_module
+from edgekd.errors import InputError
+from edgekd.preprocess.reference import prepare_truth, preprocess_frame
+from edgekd.specs import ClassSpec, CropBox, PreprocessSpec
+
+SPEC = PreprocessSpec(height=16, width=24)
+CLASSES = ClassSpec()
+MakeFolder = Callable[..., Path]
+
+
+def test_tensors_are_those_of_the_preprocessing_truth(make_folder: MakeFolder) -> None:
+    cases = find_cases(make_folder(3)).cases
+    loaded = load_cases(cases, SPEC, CLASSES, quiet=True)
+    assert loaded.images.shape == (3, 1, 16, 24) and loaded.images.dtype == np.float32
+    assert loaded.truths.shape == (3, 16, 24) and loaded.truths.dtype == np.uint8
+    assert loaded.names == loaded.groups == ("c0", "c1", "c2")
+    assert loaded.frame_shapes == ((40, 48),) * 3
+    for index, case in enumerate(cases):
+        frame = np.asarray(Image.open(case.image))
+        truth = (np.asarray(Image.open(case.masks[0])) > 0).astype(np.uint8)
+        np.testing.assert_array_equal(loaded.images[index], preprocess_frame(frame, SPEC))
+        np.testing.assert_array_equal(loaded.truths[index], prepare_truth(truth, SPEC))
+    assert loaded.truths.any()
+
+
+def test_groups_come_from_the_cases(make_folder: MakeFolder) -> None:
+    first, second = find_cases(make_folder(2)).cases
+    grouped = Case(first.name, first.image, first.masks, group="patient")
+    assert load_cases([grouped, second], SPEC, CLASSES, quiet=True).groups == ("patient", "c1")
+
+
+def test_no_case_is_an_error() -> None:
+    with pytest.raises(InputError, match="no case to load"):
+        load_cases([], SPEC, CLASSES)
+
+
+@pytest.fixture
+def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The images that were really decoded."""
+    reads: list[Path] = []
+    original = loading_module.read_image
+
+    def count(path: Path):
+        reads.append(path)
+        return original(path)
+
+    monkeypatch.setattr(loading_module, "read_image", count)
+    return reads
+
+
+def test_cache_gives_the_same_arrays_without_reading_again(
+    make_folder: MakeFolder, tmp_path: Path, counted_reads: list[Path]
+) -> None:
+    cases, cache = find_cases(make_folder(3)).cases, tmp_path / "cache"
+    plain = load_cases(cases, SPEC, CLASSES, quiet=True)
+    cold = load_cases(cases, SPEC, CLASSES, cache=cache, quiet=True)
+    assert len(counted_reads) == 6
+    warm = load_cases(cases, SPEC, CLASSES, cache=cache, quiet=True)
+    assert len(counted_reads) == 6
+    for other in (cold, warm):
+        np.testing.assert_array_equal(other.images, plain.images)
+        np.testing.assert_array_equal(other.truths, plain.truths)
+        assert other.frame_shapes == plain.frame_shapes
+
+
+@pytest.mark.parametrize("change", ["image", "mask", "spec", "classes"])
+def test_cache_entry_is_not_used_for_other_content(
+    make_folder: MakeFolder, tmp_path: Path, counted_reads: list[Path], change: str
+) -> None:
+    (case,), cache = find_cases(make_folder(1)).cases, tmp_path / "cache"
+    load_cases([case], SPEC, CLASSES, cache=cache, quiet=True)
+    spec, classes = SPEC, CLASSES
+    if change == "image":
+        Image.fromarray(np.zeros((40, 48), np.uint8)).save(case.image)
+    elif change == "mask":
+        Image.fromarray(np.ones((40, 48), np.uint8)).save(case.masks[0])
+    elif change == "spec":
+        spec = SPEC.model_copy(update={"mean": (0.4,)})
+    else:
+        classes = ClassSpec(names=("background", "a", "b"))
+    cached = load_cases([case], spec, classes, cache=cache, quiet=True)
+    assert len(counted_reads) == 2
+    np.testing.assert_array_equal(cached.images, load_cases([case], spec, classes, quiet=True).images)
+    np.testing.assert_array_equal(cached.truths, load_cases([case], spec, classes, quiet=True).truths)
+
+
+def _damage_by_cutting(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _damage_by_text(path: Path) -> None:
+    path.write_text("not an archive")
+
+
+def _damage_by_emptying(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _damage_by_one_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def _damage_by_shape(path: Path) -> None:
+    np.savez(
+        path, image=np.zeros((1, 2, 2), np.float32), truth=np.zeros((2, 2), np.uint8), frame_shape=[2, 2]
+    )
+
+
+def _damage_by_pickle(path: Path) -> None:
+    np.savez(path, image=np.array([{}], object), truth=np.zeros((16, 24), np.uint8), frame_shape=[2, 2])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _damage_by_cutting,
+        _damage_by_text,
+        _damage_by_emptying,
+        _damage_by_one_bit,
+        _damage_by_shape,
+        _damage_by_pickle,
+    ],
+)
+def test_damaged_cache_entry_is_made_again_aloud(
+    make_folder: MakeFolder,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    counted_reads: list[Path],
+    damage: Callable[[Path], None],
+) -> None:
+    cases, cache = find_cases(make_folder(1)).cases, tmp_path / "cache"
+    before = load_cases(cases, SPEC, CLASSES, cache=cache, quiet=True)
+    (entry,) = cache.glob("*.npz")
+    damage(entry)
+    with caplog.at_level(logging.WARNING):
+        after = load_cases(cases, SPEC, CLASSES, cache=cache, quiet=True)
+    assert "is damaged" in caplog.text and entry.name in caplog.text
+    np.testing.assert_array_equal(after.images, before.images)
+    caplog.clear()
+    load_cases(cases, SPEC, CLASSES, cache=cache, quiet=True)
+    assert len(counted_reads) == 2 and not caplog.text
+
+
+def test_16_bit_where_8_was_promised_tells_how_to_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "deep.png"
+    Image.fromarray(np.zeros((8, 8), np.uint16)).save(path)
+    with pytest.raises(InputError) as caught:
+        read_frame(path, SPEC)
+    assert str(caught.value) == (
+        f"{path} holds 16-bit pixels where 8 bits were promised: "
+        "received uint16, expected uint8 (frame_dtype). "
+        'Next: convert all images to 8 bit, or train with frame_dtype = "uint16"'
+    )
+    deep = SPEC.model_copy(update={"frame_dtype": "uint16"})
+    assert read_frame(path, deep).dtype == np.uint16
+
+
+def test_8_bit_where_16_was_promised_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match="holds 8-bit pixels where 16 bits were promised"):
+        read_frame(tmp_path / "a.png", SPEC.model_copy(update={"frame_dtype": "uint16"}))
+
+
+def test_frame_comes_in_the_channel_order_of_the_spec(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[..., 0] = 200
+    Image.fromarray(pixels).save(tmp_path / "red.png")
+    spec = PreprocessSpec(height=8, width=8, color="rgb", mean=(0, 0, 0), std=(1, 1, 1), scale=1)
+    swapped = spec.model_copy(update={"frame_order": "bgr"})
+    assert read_frame(tmp_path / "red.png", swapped)[0, 0].tolist() == [0, 0, 200]
+    tensors = [preprocess_frame(read_frame(tmp_path / "red.png", each), each) for each in (spec, swapped)]
+    np.testing.assert_array_equal(tensors[0], tensors[1])
+    assert tensors[0][:, 0, 0].tolist() == [200, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("size", "spec"),
+    [
+        ((1, 1), SPEC),
+        ((8, 8), SPEC.model_copy(update={"crop": CropBox(top=0, left=0, height=9, width=4)})),
+    ],
+    ids=["1x1", "crop outside"],
+)
+def test_frames_that_cannot_be_used_are_named(
+    tmp_path: Path, size: tuple[int, int], spec: PreprocessSpec
+) -> None:
+    path = tmp_path / "odd.png"
+    Image.fromarray(np.zeros(size, np.uint8)).save(path)
+    with pytest.raises(InputError, match=r"odd\.png"):
+        read_frame(path, spec)
+
+
+def test_mask_of_another_size_is_an_error(make_folder: MakeFolder) -> None:
+    (case,) = find_cases(make_folder(1)).cases
+    Image.fromarray(np.zeros((39, 48), np.uint8)).save(case.masks[0])
+    with pytest.raises(InputError, match=r"c0\.png has another size than its image"):
+        read_case(case, SPEC, CLASSES)
+
+
+def test_hash_follows_names_and_contents_and_not_order_or_place(
+    make_folder: MakeFolder, tmp_path: Path
+) -> None:
+    root = make_folder(3)
+    cases = find_cases(root).cases
+    before = hash_cases(cases)
+    assert hash_cases(cases[::-1]) == before
+    moved = root.rename(tmp_path / "elsewhere")
+    assert hash_cases(find_cases(moved).cases) == before
+    assert hash_cases(find_cases(moved).cases[:2]) != before
+    (moved / "masks/c0.png").write_bytes((moved / "masks/c1.png").read_bytes())
+    assert hash_cases(find_cases(moved).cases) != before
+
+
+def test_hash_of_an_absent_file_names_it(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"gone\.png cannot be read"):
+        hash_cases([Case("x", tmp_path / "gone.png", (tmp_path / "gone.png",))])

@@ -1,0 +1,54 @@
+"""A tiny data set of bright discs, and configurations that train on it in a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from edgekd.config import DistillConfig, TrainConfig
+
+COUNTS = {"train": 10, "val": 3, "test": 3}
+COMMON = {"image_size": 32, "batch_size": 4, "accelerator": "cpu", "seed": 3}
+
+
+def write_discs(root: Path, counts: dict[str, int] = COUNTS) -> Path:
+    """Write noisy frames of 40×36 pixels, each with a disc, as a CSV data set that names its splits."""
+    rng = np.random.default_rng(11)
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    rows = ["image,mask,group,split"]
+    for split, count in counts.items():
+        for index in range(count):
+            y, x = np.mgrid[:40, :36]
+            center = rng.uniform(12, 26, 2)
+            disc = np.hypot(y - center[0], x - center[1]) < rng.uniform(6, 10)
+            image = np.clip(rng.normal(70, 20, (40, 36)) + 110 * disc, 0, 255).astype(np.uint8)
+            name = f"{split}{index}.png"
+            Image.fromarray(image).save(root / "images" / name)
+            Image.fromarray(disc.astype(np.uint8) * 255).save(root / "masks" / name)
+            rows.append(f"images/{name},masks/{name},{split}{index},{split}")
+    (root / "manifest.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def build_distill_config(**changes: object) -> DistillConfig:
+    """Return a configuration of 2 + 2 epochs of 2 steps with networks of a few thousand parameters."""
+    values = {
+        "teacher": "unet-wide",
+        "teacher_options": {"width": 4},
+        "student": "unet-narrow",
+        "student_options": {"width": 2},
+        "epochs": 2,
+        "distill_epochs": 2,
+        "lr": 1e-2,
+        "teacher_lr": 1e-2,
+    }
+    return DistillConfig.model_validate({**COMMON, **values, **changes})
+
+
+def build_train_config(**changes: object) -> TrainConfig:
+    """Return a configuration that trains the student of `build_distill_config` alone, for as many epochs."""
+    values = {"model": "unet-narrow", "model_options": {"width": 2}, "epochs": 4, "lr": 1e-2}
+    return TrainConfig.model_validate({**COMMON, **values, **changes})

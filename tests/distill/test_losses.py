@@ -1,0 +1,152 @@
+"""Losses against values computed by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from edgekd.distill.losses import (
+    IGNORE,
+    LossInputs,
+    compute_losses,
+    cross_entropy,
+    parse_terms,
+    pixel_kl,
+    soft_dice,
+)
+from edgekd.errors import UsageError
+
+
+def as_logits(*probabilities: tuple[float, float]) -> torch.Tensor:
+    """Return logits (1, 2, 1, n) whose softmax is the given pairs, one a pixel."""
+    return torch.tensor(probabilities, dtype=torch.float64).log().T.reshape(1, 2, 1, -1).float()
+
+
+def all_valid(pixels: int) -> torch.Tensor:
+    return torch.ones(1, 1, pixels, dtype=torch.bool)
+
+
+def test_kl_of_equal_logits_is_zero() -> None:
+    logits = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    valid = torch.ones(2, 4, 5, dtype=torch.bool)
+    assert pixel_kl(logits, logits.clone(), valid, 3.0).item() == pytest.approx(0.0, abs=1e-7)
+
+
+def test_kl_of_two_pixels_by_hand() -> None:
+    student, teacher = as_logits((0.5, 0.5), (0.25, 0.75)), as_logits((0.8, 0.2), (0.25, 0.75))
+    by_hand = (0.8 * math.log(0.8 / 0.5) + 0.2 * math.log(0.2 / 0.5)) / 2
+    assert pixel_kl(student, teacher, all_valid(2), 1.0).item() == pytest.approx(by_hand, rel=1e-6)
+
+
+def test_kl_is_from_teacher_to_student() -> None:
+    one, other = as_logits((0.9, 0.1)), as_logits((0.5, 0.5))
+    forward = 0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1)
+    assert pixel_kl(one, other, all_valid(1), 1.0).item() == pytest.approx(forward, rel=1e-6)
+
+
+def test_kl_at_a_temperature_by_hand() -> None:
+    # Logits (2, 0) over T = 2 are (1, 0): the softmax is e / (e + 1).
+    student, teacher = torch.zeros(1, 2, 1, 1), torch.tensor([2.0, 0.0]).view(1, 2, 1, 1)
+    p = math.e / (math.e + 1)
+    by_hand = 4 * (p * math.log(p / 0.5) + (1 - p) * math.log((1 - p) / 0.5))
+    assert pixel_kl(student, teacher, all_valid(1), 2.0).item() == pytest.approx(by_hand, rel=1e-6)
+
+
+def test_kl_gradient_is_nearly_independent_of_temperature() -> None:
+    generator = torch.Generator().manual_seed(1)
+    student = (0.1 * torch.randn(1, 2, 8, 8, generator=generator)).requires_grad_()
+    teacher = 0.1 * torch.randn(1, 2, 8, 8, generator=generator)
+    valid = torch.ones(1, 8, 8, dtype=torch.bool)
+    norms = [
+        torch.autograd.grad(pixel_kl(student, teacher, valid, t), student)[0].norm() for t in (1.0, 4.0, 16.0)
+    ]
+    assert norms[1] / norms[0] == pytest.approx(1.0, abs=0.05)
+    assert norms[2] / norms[0] == pytest.approx(1.0, abs=0.05)
+
+
+def test_cross_entropy_by_hand() -> None:
+    logits = as_logits((0.8, 0.2), (0.4, 0.6))
+    truth = torch.tensor([[[0, 1]]])
+    assert cross_entropy(logits, truth).item() == pytest.approx(
+        -(math.log(0.8) + math.log(0.6)) / 2, rel=1e-6
+    )
+
+
+def test_soft_dice_by_hand() -> None:
+    logits = as_logits((0.8, 0.2), (0.4, 0.6))
+    truth = torch.tensor([[[0, 1]]])
+    by_hand = 1 - (2 * 0.6 + 1) / ((0.2 + 0.6) + 1 + 1)
+    assert soft_dice(logits, truth).item() == pytest.approx(by_hand, rel=1e-6)
+
+
+def test_soft_dice_of_an_empty_truth_is_finite_and_falls_with_the_prediction() -> None:
+    truth = torch.zeros(1, 1, 2, dtype=torch.int64)
+    much, little = as_logits((0.1, 0.9), (0.1, 0.9)), as_logits((0.999, 0.001), (0.999, 0.001))
+    assert soft_dice(little, truth) < 0.01 < soft_dice(much, truth) < 1
+
+
+@pytest.mark.parametrize("name", ["ce", "dice", "kl"])
+def test_ignored_pixels_count_nowhere(name: str) -> None:
+    truth = torch.tensor([[[0, 1, IGNORE]]])
+    kept = as_logits((0.7, 0.3), (0.2, 0.8))
+    teacher = as_logits((0.9, 0.1), (0.3, 0.7), (0.5, 0.5))
+    values = []
+    for last in ((0.01, 0.99), (0.6, 0.4)):
+        logits = torch.cat([kept, as_logits(last)], dim=-1).requires_grad_()
+        loss = compute_losses({name: 1.0}, LossInputs(logits, truth, teacher, 2.0))["total"]
+        gradient = torch.autograd.grad(loss, logits)[0]
+        assert gradient[..., 2].abs().max() == 0
+        assert gradient[..., :2].abs().max() > 0
+        values.append(loss.item())
+    assert values[0] == pytest.approx(values[1], rel=1e-6)
+
+
+def test_a_batch_without_valid_pixels_gives_zero_and_no_nan() -> None:
+    truth = torch.full((1, 1, 2), IGNORE)
+    logits = as_logits((0.7, 0.3), (0.2, 0.8))
+    losses = compute_losses({"ce": 1.0, "kl": 1.0}, LossInputs(logits, truth, logits + 1, 2.0))
+    assert losses["total"].item() == 0
+
+
+def test_the_total_is_the_weighted_sum() -> None:
+    logits, truth = as_logits((0.7, 0.3)), torch.tensor([[[1]]])
+    losses = compute_losses({"ce": 2.0, "dice": 0.5}, LossInputs(logits, truth, None, 1.0))
+    expected = 2 * losses["ce"] + 0.5 * losses["dice"]
+    assert losses["total"].item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_losses_are_float32_inside_autocast() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 4 * torch.randn(2, 2, 16, 16, generator=generator)
+    truth = torch.randint(0, 2, (2, 16, 16), generator=generator)
+    inputs = LossInputs(logits.bfloat16(), truth, (logits + 0.1).bfloat16(), 2.0)
+    expected = compute_losses({"ce": 1.0, "kl": 1.0}, inputs)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = compute_losses({"ce": 1.0, "kl": 1.0}, inputs)
+    assert found["total"].dtype == torch.float32
+    assert found["total"].item() == expected["total"].item()
+
+
+def test_terms_are_parsed() -> None:
+    assert parse_terms("ce:1, dice:0.5", needs_teacher=False) == {"ce": 1.0, "dice": 0.5}
+    assert parse_terms("kl:2", needs_teacher=True) == {"kl": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "needs_teacher", "message"),
+    [
+        ("kll:1", True, "did you mean 'kl'"),
+        ("kl:1", False, "unknown loss to the truth"),
+        ("ce:1", True, "unknown loss to the teacher"),
+        ("ce", False, "write ce:1"),
+        ("ce:-1", False, "has no weight"),
+        ("ce:nan", False, "has no weight"),
+        ("ce:1,ce:2", False, "named twice"),
+        ("", True, "unknown loss"),
+    ],
+)
+def test_bad_terms_are_refused(text: str, needs_teacher: bool, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_terms(text, needs_teacher=needs_teacher)

@@ -1,0 +1,205 @@
+"""Whole runs on the discs: what they leave, that they repeat, and that the control is a fair one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from disc_runs import build_distill_config, build_train_config
+
+from edgekd.bundle import Bundle, load_recording, read_golden
+from edgekd.distill import (
+    DistillResult,
+    distill,
+    evaluate,
+    load_trained_model,
+    pick_masks,
+    predict_logits,
+    train,
+)
+from edgekd.distill.teacher import FrozenTeacher
+from edgekd.errors import InputError, IntegrityError, UsageError
+
+
+@pytest.fixture(scope="module")
+def finished(discs: Path, tmp_path_factory: pytest.TempPathFactory) -> DistillResult:
+    """A finished distillation with its control. Read only."""
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return distill(build_distill_config(), discs, out, control=True, quiet=True)
+
+
+def load(path: Path) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(path)
+
+
+def are_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_run_folder_is_complete(finished: DistillResult) -> None:
+    names = {path.name for path in finished.out.iterdir()}
+    assert names == {
+        "config.json", "state", "curves.jsonl", "curves.png", "teacher.safetensors",
+        "control.safetensors", "student.edgekd", "reference.npz", "result.json",
+    }  # fmt: skip
+    assert finished.control is not None
+    assert finished.student.model == finished.control.model
+    assert finished.student.epoch == finished.control.epoch == 4
+    assert finished.teacher.epoch in (1, 2)
+    assert finished.record.precision == "fp32"
+    for fact in finished.record.networks.values():
+        assert 0 <= fact.test["dice"] <= 1
+
+
+def test_the_curves_tell_each_epoch(finished: DistillResult) -> None:
+    records = [json.loads(line) for line in (finished.out / "curves.jsonl").read_text().splitlines()]
+    assert [(record["epoch"], record["phase"]) for record in records] == [(1, 1), (2, 1), (3, 2), (4, 2)]
+    assert [sorted(record["learners"]) for record in records[1:3]] == [
+        ["student", "teacher"],
+        ["control", "student"],
+    ]
+    student, control = (records[2]["learners"][name] for name in ("student", "control"))
+    assert sorted(student["losses"]) == ["ce", "dice", "kl", "total"]
+    assert sorted(control["losses"]) == ["ce", "dice", "total"]
+    assert student["lr"] == control["lr"]
+    assert student["val"]["num_images"] == 3
+    assert (finished.out / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_students_rate_is_one_curve_through_both_phases(finished: DistillResult) -> None:
+    records = [json.loads(line) for line in (finished.out / "curves.jsonl").read_text().splitlines()]
+    rates = [record["learners"]["student"]["lr"] for record in records]
+    assert rates == sorted(rates, reverse=True)
+    teacher = [record["learners"]["teacher"]["lr"] for record in records[:2]]
+    # The teacher's curve ends with phase 1, the student's does not.
+    assert teacher[1] < 0.3 * rates[1]
+
+
+def test_the_control_is_bit_for_bit_the_student_trained_alone(
+    finished: DistillResult, discs: Path, tmp_path: Path
+) -> None:
+    alone = train(build_train_config(select="last"), discs, tmp_path / "alone", quiet=True)
+    control = load(finished.out / "control.safetensors")
+    assert are_equal(control, load(alone.out / "model.safetensors"))
+    assert not are_equal(control, load(finished.bundle / "student.safetensors"))
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(
+    finished: DistillResult, discs: Path, tmp_path: Path
+) -> None:
+    again = distill(build_distill_config(), discs, tmp_path / "again", quiet=True)
+    assert again.student.sha256 == finished.student.sha256
+    assert again.teacher.sha256 == finished.teacher.sha256
+    other = distill(build_distill_config(seed=4), discs, tmp_path / "other", quiet=True)
+    assert other.student.sha256 != finished.student.sha256
+
+
+def test_the_recorded_hashes_are_those_of_the_files(finished: DistillResult) -> None:
+    for role in ("teacher", "student", "control"):
+        fact = finished.record.networks[role]
+        # A network loads only where the file has the recorded hash.
+        assert load_trained_model(finished.out, role).model == fact.model
+
+
+def test_the_bundle_holds_the_student_and_golden_frames_it_agrees_with(finished: DistillResult) -> None:
+    bundle = Bundle.open(finished.bundle)
+    assert bundle.manifest.model == finished.student.model
+    assert bundle.manifest.metrics == {"val": finished.student.val, "test": finished.student.test}
+    assert bundle.manifest.training["config"]["seed"] == 3
+    golden = read_golden(bundle)
+    assert len(golden) == 8
+    student = load_trained_model(finished.bundle)
+    logits = predict_logits(student.network, golden.tensors)
+    np.testing.assert_array_equal(logits, golden.logits)
+    np.testing.assert_array_equal(pick_masks(logits), golden.masks)
+    assert golden.truths.max() == 1
+
+
+def test_the_reference_is_what_evaluate_records(finished: DistillResult, discs: Path, tmp_path: Path) -> None:
+    result = evaluate(finished.out, discs, record=tmp_path / "again.npz", quiet=True)
+    reference, again = load_recording(finished.out / "reference.npz"), load_recording(tmp_path / "again.npz")
+    assert reference.source == "pytorch"
+    assert reference.manifest_sha256 == Bundle.open(finished.bundle).manifest_sha256
+    assert reference.data_sha256 == again.data_sha256 == finished.record.data_sha256["test"]
+    np.testing.assert_array_equal(reference.logits, again.logits)
+    np.testing.assert_array_equal(reference.masks, again.masks)
+    assert result.scores.to_dict() == finished.student.test
+
+
+def test_evaluate_takes_other_splits_and_all(finished: DistillResult, discs: Path) -> None:
+    assert evaluate(finished.out, discs, split="val", quiet=True).scores.to_dict() == finished.student.val
+    assert evaluate(finished.bundle, discs, split="all", quiet=True).scores.num_images == 16
+    with pytest.raises(UsageError, match="did you mean 'test'"):
+        evaluate(finished.out, discs, split="tset", quiet=True)
+
+
+def test_training_helps(discs: Path, tmp_path: Path) -> None:
+    result = train(build_train_config(epochs=25), discs, tmp_path / "run", quiet=True)
+    assert result.model.test["dice"] > 0.8
+    assert result.model.test["dice"] > result.record.untrained_test["dice"] + 0.2
+    assert result.model.epoch is not None
+    with pytest.raises(UsageError, match="a recording refers to a bundle"):
+        evaluate(result.out, discs, record=tmp_path / "r.npz", quiet=True)
+
+
+def test_an_existing_folder_is_left_alone(discs: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UsageError, match="exists already"):
+        train(build_train_config(), discs, tmp_path / "out", quiet=True)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_bad_data_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        train(build_train_config(), tmp_path / "nothing", tmp_path / "out", quiet=True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"student": "unet-narow"}, "did you mean 'unet-narrow'"),
+        ({"student_options": {"widht": 2}}, "did you mean 'width'"),
+        ({"image_size": 40}, "multiples of 16"),
+        ({"losses": "ce:1"}, "unknown loss to the teacher"),
+    ],
+)
+def test_bad_choices_are_refused_before_anything_is_written(
+    discs: Path, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        distill(build_distill_config(**changes), discs, tmp_path / "out", quiet=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_loss_that_is_not_finite_names_learner_and_step(discs: Path, tmp_path: Path) -> None:
+    config = build_train_config(model="odd_networks:build_exploding", model_options={})
+    with pytest.raises(UsageError, match=r"the model diverged in epoch 1, step 2.*smaller learning rate"):
+        train(config, discs, tmp_path / "out", quiet=True)
+
+
+def test_dropout_does_not_break_the_controls_equality(discs: Path, tmp_path: Path) -> None:
+    name = "odd_networks:build_dropout"
+    config = build_distill_config(student=name, student_options={}, distill_epochs=1)
+    both = distill(config, discs, tmp_path / "both", control=True, quiet=True)
+    alone = train(
+        build_train_config(model=name, model_options={}, epochs=3, select="last"),
+        discs,
+        tmp_path / "alone",
+        quiet=True,
+    )
+    assert are_equal(load(both.out / "control.safetensors"), load(alone.out / "model.safetensors"))
+
+
+def test_a_teacher_that_changes_is_an_error(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The fault: the teacher follows the mode of the whole, so its batch norms learn.
+    monkeypatch.setattr(FrozenTeacher, "train", torch.nn.Module.train)
+    with pytest.raises(IntegrityError, match="the frozen teacher changed"):
+        distill(build_distill_config(distill_epochs=1), discs, tmp_path / "out", quiet=True)

@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import fake_tensorrt
+import numpy as np
+import pytest
+import tiny_student
+from fake_cuda import FakeDriver
+from fake_tensorrt import FakeTensorRt
+from kernel_shim import compile_kernel
+
+from edgekd.bundle import Bundle, find_build, write_build
+from edgekd.errors import IntegrityError, MachineError, SegmenterFault, UsageError
+from edgekd.preprocess import preprocess_frames
+from edgekd.preprocess.device import CudaDevice, find_device
+from edgekd.runtime import Segmenter, load
+from edgekd.runtime import tensorrt as engines
+from edgekd.runtime.tensorrt import TensorRtEngine, parse_device
+from edgekd.runtime.tensorrt_library import MessageLog, describe_platform
+from edgekd.runtime.tensorrt_plan import align_bytes
+from edgekd.specs import PreprocessSpec
+
+RTX = CudaDevice(index=0, name="RTX 3060", architecture=86, driver_cuda=(13, 0))
+# Odd sizes: neither a tensor nor a mask fills whole alignment units.
+SPEC = PreprocessSpec(height=21, width=33)
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
+    fake = FakeDriver()
+    monkeypatch.setitem(sys.modules, "pycuda.driver", fake)
+    monkeypatch.setattr(engines, "find_device", lambda index=0: RTX)
+    return fake
+
+
+@pytest.fixture
+def library(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
+    weights = tiny_student.build_weights(1, 2)
+
+    def infer(tensors: np.ndarray) -> np.ndarray:
+        return tiny_student.compute_logits(tensors, weights).argmax(axis=1).astype(np.uint8)
+
+    fake = FakeTensorRt(driver, (1, SPEC.height, SPEC.width), infer)
+    monkeypatch.setattr(engines, "import_library", lambda target: fake)
+    monkeypatch.setattr("edgekd.runtime.catalogue._explain_missing_package", lambda entry: None)
+    return fake
+
+
+WriteBuild = Callable[..., Bundle]
+
+
+@pytest.fixture
+def write_engine(tmp_path: Path, new_student: Callable[..., Bundle], library: FakeTensorRt) -> WriteBuild:
+    """Return a function that writes a bundle with an engine build, facts changed as asked."""
+    if shutil.which("g++") is None:
+        pytest.skip("no g++: the kernel cannot run on this machine")
+
+    def write(
+        plan: bytes = fake_tensorrt.PLAN, half: bool = False, steps: PreprocessSpec = SPEC, **changes: Any
+    ) -> Bundle:
+        bundle = new_student(tmp_path / "tiny.edgekd", SPEC)
+        kernel = str(compile_kernel(tmp_path, SPEC)).encode()
+        module = {"file": "preprocess.sm_86.cubin", "architecture": 86, "driver_cuda": "12.0"}
+        engine = {
+            "library": "tensorrt_rtx 9.9.9",
+            "platform": describe_platform(),
+            "architectures": [80, 86],
+        }
+        write_build(
+            bundle,
+            target="tensorrt-rtx",
+            precision_asked="fp32",
+            precision_effective="fp32",
+            device="GPU",
+            status="built, not run",
+            files={"student.engine": plan, "preprocess.sm_86.cubin": kernel},
+            facts={
+                "engine": {**engine, **changes},
+                "kernels": {"half": half, "modules": [module]},
+                "preprocess_sha256": steps.compute_hash(),
+            },
+        )
+        return bundle
+
+    return write
+
+
+def compute_masks(frames: Any, library: FakeTensorRt) -> np.ndarray:
+    return library.infer(preprocess_frames(frames, SPEC))
+
+
+def draw_frames() -> list[np.ndarray]:
+    rng = np.random.default_rng(4)
+    return [rng.integers(0, 256, shape, dtype=np.uint8) for shape in ((40, 50), (40, 50), (61, 39, 3))]
+
+
+def test_masks_are_those_of_the_truth_and_the_student(
+    write_engine: WriteBuild, library: FakeTensorRt, driver: FakeDriver
+) -> None:
+    frames = draw_frames()
+    with load(write_engine(), "tensorrt-rtx") as segmenter:
+        masks = segmenter.segment(frames)
+        np.testing.assert_array_equal(masks, compute_masks(frames, library))
+        assert 0 < masks.mean() < 1
+        again = segmenter.segment(frames[2:])
+        np.testing.assert_array_equal(again, compute_masks(frames[2:], library))
+        # The first result does not lie in memory that the second call wrote over.
+        np.testing.assert_array_equal(masks, compute_masks(frames, library))
+    assert (driver.depth, driver.retained, driver.allocations) == (0, 0, [])
+
+
+def test_every_stage_has_done_its_work_when_it_returns(
+    write_engine: WriteBuild, library: FakeTensorRt, driver: FakeDriver
+) -> None:
+    frames = draw_frames()
+    with load(write_engine(), "tensorrt-rtx") as segmenter:
+        assert list(segmenter.stages) == ["preprocess", "upload", "infer", "download"]
+        value: Any = frames
+        for stage in segmenter.stages.values():
+            value = stage(value)
+            assert not any(stream._work for stream in driver.streams.values())
+        np.testing.assert_array_equal(value, compute_masks(frames, library))
+
+
+def test_memory_is_taken_once(write_engine: WriteBuild, driver: FakeDriver) -> None:
+    frames = draw_frames()
+    with load(write_engine(), "tensorrt-rtx") as segmenter:
+        segmenter.segment(frames)
+        held = list(driver.allocations), list(map(id, driver.pinned))
+        segmenter.segment(frames[:1])
+        segmenter.segment(frames)
+        assert (list(driver.allocations), list(map(id, driver.pinned))) == held
+
+
+def test_facts_name_gpu_library_and_module(write_engine: WriteBuild) -> None:
+    with load(write_engine(), "tensorrt-rtx") as segmenter:
+        facts = segmenter.engine.facts()
+    assert facts["gpu"] == "RTX 3060" and facts["sm"] == 86 and facts["library"] == "tensorrt_rtx 9.9.9"
+    assert facts["preprocess_module"]["file"] == "preprocess.sm_86.cubin"
+
+
+def test_failed_inference_faults_until_reloaded(write_engine: WriteBuild, library: FakeTensorRt) -> None:
+    library.fails = True
+    with load(write_engine(), "tensorrt-rtx") as segmenter:
+        with pytest.raises(SegmenterFault, match="out of memory"):
+            segmenter.segment(draw_frames())
+        with pytest.raises(SegmenterFault, match="earlier call"):
+            segmenter.segment(draw_frames())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"library": "tensorrt_rtx 1.0"}, "another library.*9.9.9.*1.0"),
+        ({"platform": "Windows AMD64"}, "another platform"),
+        ({"architectures": [89, 120]}, "other GPUs.*sm_86.*sm_89, sm_120"),
+    ],
+)
+def test_facts_are_checked_before_the_plan_is_read(
+    write_engine: WriteBuild, changes: Mapping[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = write_engine(**changes)
+    monkeypatch.setattr(engines, "PlanRunner", lambda *_, **__: pytest.fail("the plan was deserialised"))
+    with pytest.raises(MachineError, match=message) as caught:
+        load(bundle, "tensorrt-rtx")
+    assert "edgekd export" in str(caught.value) and "--target tensorrt-rtx" in str(caught.value)
+    obstacle = TensorRtEngine.find_obstacle(find_build(bundle, "tensorrt-rtx"))
+    assert obstacle == str(caught.value)
+
+
+def test_runnable_build_has_no_obstacle(write_engine: WriteBuild) -> None:
+    assert TensorRtEngine.find_obstacle(find_build(write_engine(), "tensorrt-rtx")) is None
+
+
+def test_plan_that_does_not_load_tells_the_librarys_reason(
+    write_engine: WriteBuild, driver: FakeDriver
+) -> None:
+    bundle = write_engine(plan=b"something else")
+    with pytest.raises(MachineError, match="magic tag does not match") as caught:
+        load(bundle, "tensorrt-rtx")
+    assert "chatter" not in str(caught.value)
+    assert (driver.depth, driver.retained, driver.allocations) == (0, 0, [])
+
+
+def test_plan_with_another_output_is_refused(write_engine: WriteBuild, library: FakeTensorRt) -> None:
+    library.output_dtype = fake_tensorrt.FLOAT
+    with pytest.raises(IntegrityError, match="no engine graph"):
+        load(write_engine(), "tensorrt-rtx")
+
+
+def test_plan_of_another_size_is_refused(write_engine: WriteBuild, library: FakeTensorRt) -> None:
+    library.image_shape = (1, 64, 64)
+    with pytest.raises(IntegrityError, match="another tensor"):
+        load(write_engine(), "tensorrt-rtx")
+
+
+def test_kernel_and_engine_must_agree_on_precision(write_engine: WriteBuild, driver: FakeDriver) -> None:
+    with pytest.raises(IntegrityError, match="another precision"):
+        load(write_engine(half=True), "tensorrt-rtx")
+    assert (driver.depth, driver.retained, driver.allocations) == (0, 0, [])
+
+
+def test_kernel_of_other_steps_is_refused(write_engine: WriteBuild) -> None:
+    other = SPEC.model_copy(update={"mean": (0.4,)})
+    with pytest.raises(IntegrityError, match="preprocessing is not that of the bundle"):
+        load(write_engine(steps=other), "tensorrt-rtx")
+
+
+def test_compiled_kernels_are_kept_in_the_cache_alone(
+    write_engine: WriteBuild, library: FakeTensorRt, tmp_path: Path
+) -> None:
+    bundle, cache = write_engine(), tmp_path / "cache"
+    before = {path: path.stat().st_mtime_ns for path in bundle.path.rglob("*")}
+    load(bundle, "tensorrt-rtx", cache=cache).close()
+    assert library.caches_read == [] and len(list(cache.iterdir())) == 1
+    load(bundle, "tensorrt-rtx", cache=cache).close()
+    assert library.caches_read == [b"compiled kernels"]
+    assert {path: path.stat().st_mtime_ns for path in bundle.path.rglob("*")} == before
+
+
+def test_changed_plan_is_noticed_before_it_is_loaded(write_engine: WriteBuild) -> None:
+    bundle = write_engine()
+    plan = find_build(bundle, "tensorrt-rtx").path / "student.engine"
+    plan.write_bytes(plan.read_bytes()[:-1] + b"?")
+    with pytest.raises(IntegrityError):
+        load(bundle, "tensorrt-rtx")
+
+
+def test_closing_twice_is_allowed(write_engine: WriteBuild, driver: FakeDriver) -> None:
+    segmenter: Segmenter = load(write_engine(), "tensorrt-rtx")
+    segmenter.engine.close()
+    segmenter.engine.close()
+    assert driver.retained == 0
+
+
+@pytest.mark.parametrize(("name", "index"), [("GPU", 0), ("gpu", 0), ("GPU.1", 1), ("GPU.12", 12)])
+def test_device_names(name: str, index: int) -> None:
+    assert parse_device(name) == index
+
+
+@pytest.mark.parametrize("name", ["CPU", "NPU", "GPU.", "GPU.x", "GPU1", "cuda:0"])
+def test_other_devices_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="NVIDIA GPU only"):
+        parse_device(name)
+
+
+def test_alignment_rounds_up() -> None:
+    assert [align_bytes(size) for size in (1, 256, 257)] == [256, 256, 512]
+
+
+def test_machine_without_a_driver_is_told_so(
+    write_engine: WriteBuild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = write_engine()
+    monkeypatch.setattr(engines, "find_device", lambda index=0: find_device(index, library="libnothing.so"))
+    with pytest.raises(MachineError, match="no NVIDIA driver"):
+        load(bundle, "tensorrt-rtx")
+    assert "no NVIDIA driver" in str(TensorRtEngine.find_obstacle(find_build(bundle, "tensorrt-rtx")))
+
+
+def test_stand_in_has_only_names_of_the_real_library() -> None:
+    real = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed")
+    pairs = {
+        fake_tensorrt.FakeEngine: real.ICudaEngine,
+        fake_tensorrt.FakeContext: real.IExecutionContext,
+        fake_tensorrt.FakeRuntime: real.Runtime,
+        fake_tensorrt.FakeRuntimeConfig: real.IRuntimeConfig,
+        fake_tensorrt.FakeRuntimeCache: real.IRuntimeCache,
+    }
+    for fake, library_class in pairs.items():
+        assert [name for name in vars(fake) if name[0] != "_" and not hasattr(library_class, name)] == []
+    assert real.float16 == real.DataType.HALF and real.DataType.UINT8.name == "UINT8"
+    assert real.TensorIOMode.INPUT.name == "INPUT" and real.DataType.FLOAT.name == "FLOAT"
+
+
+def test_messages_of_the_real_library_are_collected() -> None:
+    real = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed")
+    log = MessageLog(real)
+    assert log.format_errors() == "nothing in its log"
+    assert real.Runtime(log.logger).deserialize_cuda_engine(b"no plan" * 100) is None
+    assert "rror" in log.format_errors()
+
+
+@pytest.mark.gpu
+def test_gpu_gives_the_students_masks(tmp_path: Path, graphed_student: Callable[..., Bundle]) -> None:
+    pytest.importorskip("pycuda.driver", reason="pycuda or its driver is missing", exc_type=ImportError)
+    from edgekd.export import export_bundle
+
+    bundle = graphed_student(tmp_path / "tiny.edgekd", SPEC)
+    build = export_bundle(bundle, ["tensorrt"], quiet=True)[0]
+    frames = draw_frames()
+    weights = tiny_student.build_weights(1, 2)
+    expected = tiny_student.compute_logits(preprocess_frames(frames, SPEC), weights).argmax(axis=1)
+    with load(bundle, build.record.target) as segmenter:
+        assert (segmenter.segment(frames) == expected).mean() > 0.999

@@ -1,0 +1,299 @@
+"""Bad input at the command line: one line of explanation, the exit code of the design, nothing half-written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from edgekd import cli
+from edgekd.bundle import Bundle
+
+runner = CliRunner()
+SMALL = ["--image-size", "32", "--epochs", "1", "--teacher", "unet-narrow", "--student", "unet-narrow-xs"]
+
+
+def run(*arguments: object) -> Result:
+    return runner.invoke(cli.app, [str(argument) for argument in arguments])
+
+
+def assert_refused(done: Result, exit_code: int, *parts: str) -> None:
+    lines = done.stderr.strip().splitlines()
+    assert done.exit_code == exit_code, (done.stdout, done.stderr)
+    assert len(lines) == 1, lines
+    assert "Traceback" not in lines[0]
+    for part in parts:
+        assert part in lines[0]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Twenty-four readable grey cases of 48×40 pixels, each its own group."""
+    folder = tmp_path / "data"
+    (folder / "images").mkdir(parents=True)
+    (folder / "masks").mkdir()
+    rng = np.random.default_rng(3)
+    for index in range(24):
+        truth = np.zeros((48, 40), np.uint8)
+        truth[10 + index % 7 : 30, 8 : 20 + index % 11] = 255
+        image = rng.integers(0, 90, truth.shape) + truth // 2
+        Image.fromarray(image.astype(np.uint8)).save(folder / "images" / f"case{index:02}.png")
+        Image.fromarray(truth).save(folder / "masks" / f"case{index:02}.png")
+    return folder
+
+
+def remove_data(data: Path) -> None:
+    shutil.rmtree(data)
+
+
+def remove_files(data: Path) -> None:
+    for path in data.rglob("*.png"):
+        path.unlink()
+
+
+def remove_images(data: Path) -> None:
+    for path in (data / "images").iterdir():
+        path.unlink()
+
+
+def truncate_image(data: Path) -> None:
+    path = data / "images" / "case05.png"
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def write_text_as_png(data: Path) -> None:
+    (data / "images" / "case05.png").write_text("this is no picture")
+
+
+def shrink_case(data: Path) -> None:
+    for kind in ("images", "masks"):
+        Image.fromarray(np.zeros((1, 1), np.uint8)).save(data / kind / "case05.png")
+
+
+def resize_mask(data: Path) -> None:
+    Image.fromarray(np.zeros((48, 41), np.uint8)).save(data / "masks" / "case05.png")
+
+
+def add_class(data: Path) -> None:
+    mask = np.zeros((48, 40), np.uint8)
+    mask[:9] = 7
+    Image.fromarray(mask).save(data / "masks" / "case05.png")
+
+
+def deepen_image(data: Path) -> None:
+    Image.fromarray(np.full((48, 40), 4000, np.uint16)).save(data / "images" / "case05.png")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "parts"),
+    [
+        (remove_data, ("data", "Next:")),
+        (remove_files, ("empty", "expected images/ and masks/")),
+        (remove_images, ("mask", "image")),
+        (truncate_image, ("case05.png",)),
+        (write_text_as_png, ("case05.png",)),
+        (shrink_case, ("case05", "1×1")),
+        (resize_mask, ("case05", "width 41", "width 40")),
+        (add_class, ("case05", "7")),
+        (deepen_image, ("case05", "uint16", "uint8")),
+    ],
+)
+def test_unusable_data_stop_distillation_before_it_begins(
+    data: Path, spoil: Callable[[Path], None], parts: tuple[str, ...]
+) -> None:
+    pytest.importorskip("torch", reason="distillation needs torch")
+    spoil(data)
+    out = data.parent / "run"
+    assert_refused(run("distill", data, "--out", out, *SMALL), 2, *parts)
+    assert not list(data.parent.glob("run*")) + list(data.parent.glob(".run*"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "exit_code"),
+    [
+        (remove_data, 2),
+        (remove_files, 2),
+        (remove_images, 1),
+        (truncate_image, 1),
+        (write_text_as_png, 1),
+        (shrink_case, 1),
+        (resize_mask, 1),
+        (add_class, 1),
+    ],
+)
+def test_data_check_names_the_fault(data: Path, spoil: Callable[[Path], None], exit_code: int) -> None:
+    assert run("data", "check", data).exit_code == 0
+    spoil(data)
+    done = run("data", "check", data, "--json")
+    assert done.exit_code == exit_code
+    if exit_code == 1:
+        findings = json.loads(done.stdout)["findings"]
+        assert any(one["severity"] == "fault" for one in findings)
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "nearest"),
+    [("--teacher", "dynunett", "dynunet"), ("--student", "unet-narow", "unet-narrow")],
+)
+def test_unknown_network_offers_the_nearest(data: Path, option: str, name: str, nearest: str) -> None:
+    pytest.importorskip("torch", reason="distillation needs torch")
+    out = data.parent / "run"
+    assert_refused(run("distill", data, "--out", out, option, name), 2, name, f"did you mean '{nearest}'")
+    assert not out.exists()
+
+
+def test_run_folder_that_exists_is_kept(data: Path) -> None:
+    pytest.importorskip("torch", reason="distillation needs torch")
+    out = data.parent / "run"
+    out.mkdir()
+    (out / "mine.txt").write_text("keep")
+    assert_refused(run("distill", data, "--out", out, *SMALL), 2, "exists")
+    assert [path.name for path in out.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("verb", ["parity", "benchmark", "predict"])
+def test_result_folder_that_exists_is_kept(device_bundle: Bundle, data: Path, tmp_path: Path, verb: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    extra = [data / "images"] if verb == "predict" else []
+    assert_refused(run(verb, device_bundle.path, *extra, "--out", out), 2, "exists")
+    assert not list(out.iterdir())
+
+
+def test_unknown_target_offers_the_nearest(bundle_copy: Bundle) -> None:
+    before = sorted(bundle_copy.path.rglob("*"))
+    done = run("export", bundle_copy.path, "--target", "openvin")
+    assert_refused(done, 2, "did you mean 'openvino'")
+    assert sorted(bundle_copy.path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino", "tensorrt"])
+def test_precision_that_a_target_lacks_is_refused(bundle_copy: Bundle, target: str) -> None:
+    before = sorted(bundle_copy.path.rglob("*"))
+    done = run("export", bundle_copy.path, "--target", target, "--precision", "int8")
+    assert_refused(done, 3, "int8", target)
+    assert sorted(bundle_copy.path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("target", "named"), [("onnx", "CUDAExecutionProvider"), ("openvino", "GPU")])
+def test_no_gpu_where_one_is_asked_for(device_bundle: Bundle, target: str, named: str) -> None:
+    pytest.importorskip({"onnx": "onnxruntime"}.get(target, target))
+    if _has_gpu(target):
+        pytest.skip(f"{target} has a GPU on this machine")
+    done = run("benchmark", device_bundle.path, "--target", target, "--device", "GPU", "--quiet")
+    assert_refused(done, 3, named)
+
+
+def _has_gpu(target: str) -> bool:
+    if target == "onnx":
+        import onnxruntime
+
+        return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    import openvino
+
+    return any(device.startswith("GPU") for device in openvino.Core().available_devices)
+
+
+def test_accelerator_that_is_missing_stops_training(data: Path) -> None:
+    torch = pytest.importorskip("torch", reason="training needs torch")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA GPU")
+    config = data.parent / "choices.json"
+    config.write_text('{"accelerator": "cuda"}')
+    out = data.parent / "run"
+    assert_refused(run("distill", data, "--out", out, "--config", config, *SMALL), 3, "CUDA")
+    assert not out.exists()
+
+
+def _change_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "manifest.json",
+        "student.safetensors",
+        "golden.npz",
+        "builds/onnx-fp32-cpu/build.json",
+        "builds/onnx-fp32-cpu/deploy.onnx",
+    ],
+)
+@pytest.mark.parametrize("verb", ["inspect", "parity"])
+def test_one_changed_byte_is_found(bundle_copy: Bundle, name: str, verb: str) -> None:
+    _change_byte(bundle_copy.path / name)
+    assert_refused(run(verb, bundle_copy.path), 4, Path(name).name)
+
+
+def test_newer_schema_is_refused(bundle_copy: Bundle) -> None:
+    from edgekd.bundle.records import write_record
+
+    newer = bundle_copy.manifest.model_copy(update={"schema_version": 99})
+    write_record(bundle_copy.path, "manifest.json", newer)
+    assert_refused(run("inspect", bundle_copy.path), 4, "99", "pip install")
+
+
+def _fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+
+
+def test_full_disk_leaves_no_build(bundle_copy: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(bundle_copy.path / "builds" / "openvino-fp32-cpu", ignore_errors=True)
+    pytest.importorskip("openvino")
+    before = sorted(bundle_copy.path.rglob("*"))
+    _fill_disk(monkeypatch)
+    assert_refused(run("export", bundle_copy.path, "--target", "openvino"), 3, "the disk is full")
+    assert sorted(bundle_copy.path.rglob("*")) == before
+
+
+def test_full_disk_leaves_no_phantom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _fill_disk(monkeypatch)
+    assert_refused(run("data", "phantom", tmp_path / "phantom", "--count", 2), 3, "the disk is full")
+    assert not list(tmp_path.iterdir())
+
+
+def test_full_disk_leaves_no_masks(
+    device_bundle: Bundle, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fill_disk(monkeypatch)
+    out = tmp_path / "masks"
+    assert_refused(run("predict", device_bundle.path, data / "images", "--out", out), 3, "the disk is full")
+    assert not list(tmp_path.glob("*masks*"))
+
+
+@pytest.mark.slow
+def test_interrupted_distillation_can_be_resumed(data: Path) -> None:
+    pytest.importorskip("torch", reason="distillation needs torch")
+    out = data.parent / "run"
+    command = [sys.executable, "-m", "edgekd", "distill", str(data), "--out", str(out), *SMALL, "--quiet"]
+    command[command.index("--epochs") + 1] = "40"
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (out / "curves.jsonl").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert stderr.strip().splitlines()[-1] == "edgekd: interrupted"
+    assert not (out / "student.edgekd").exists()
+    assert_refused(run("distill", data, "--out", out, *SMALL), 2, "--resume")
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert Bundle.open(out / "student.edgekd").manifest.metrics

@@ -1,0 +1,85 @@
+"""The command line as a whole: help, names, what it loads."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from edgekd import cli
+
+runner = CliRunner()
+VERBS = [
+    ["demo"],
+    ["data", "phantom"],
+    ["data", "check"],
+    ["models"],
+    ["train"],
+    ["distill"],
+    ["evaluate"],
+    ["export"],
+    ["parity"],
+    ["benchmark"],
+    ["compare"],
+    ["predict"],
+    ["inspect"],
+    ["doctor"],
+]
+HEAVY = ("numpy", "torch", "pydantic", "PIL", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "matplotlib")
+
+
+def test_help_loads_neither_numpy_nor_an_engine() -> None:
+    script = (
+        "import sys\nfrom edgekd import cli\n"
+        "try:\n    cli.app(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print('LOADED', *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split("LOADED", 1)[1].split()
+    assert "typer" in loaded
+    assert not set(HEAVY) & set(loaded)
+
+
+def test_every_verb_is_listed_here() -> None:
+    names = {command.name for command in cli.app.registered_commands}
+    names |= {command.name for command in cli.data_app.registered_commands}
+    assert names == {verb[-1] for verb in VERBS}
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_help_of_every_verb_shows_an_example_and_the_common_flags(verb: list[str]) -> None:
+    done = runner.invoke(cli.app, [*verb, "--help"], env={"COLUMNS": "120", "TERM": "dumb"})
+    assert done.exit_code == 0
+    assert f"Example: edgekd {' '.join(verb)}" in done.stdout
+    for flag in ("--json", "--quiet", "--debug"):
+        assert flag in done.stdout
+
+
+def test_mistyped_verb_is_wrong_usage() -> None:
+    done = runner.invoke(cli.app, ["distil"])
+    assert done.exit_code == 2
+    assert "distill" in done.stderr
+
+
+def test_doctor_names_the_command_for_what_is_missing() -> None:
+    done = runner.invoke(cli.app, ["doctor", "--json"])
+    assert done.exit_code == 0
+    capabilities = json.loads(done.stdout)["capabilities"]
+    assert {"Processor", "ONNX Runtime", "OpenVINO", "PyCUDA"} <= {one["name"] for one in capabilities}
+    for capability in capabilities:
+        if capability["remedy"] is not None:
+            assert not capability["available"]
+            assert capability["remedy"].startswith('pip install "edgekd[')
+
+
+def test_export_without_bundle_and_without_runs_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = runner.invoke(cli.app, ["export", "--target", "onnx"])
+    assert done.exit_code == 2
+    assert "edgekd distill DATA" in done.stderr

@@ -1,0 +1,74 @@
+"""How a verb answers, with verbs made for the purpose."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from edgekd.console import Answer, Table, answer_with
+from edgekd.errors import GateFailure, InputError, IntegrityError, MachineError
+
+runner = CliRunner()
+
+
+def _build_app(outcome: Answer | BaseException) -> typer.Typer:
+    app = typer.Typer()
+
+    def verb(quiet: bool = False) -> Answer:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return Answer({**outcome.data, "quiet": quiet}, outcome.tables, outcome.lines, outcome.exit_code)
+
+    app.command()(answer_with(verb))
+    return app
+
+
+def test_json_is_one_object_and_implies_quiet() -> None:
+    done = runner.invoke(_build_app(Answer({"dice": math.nan, "list": [1, 2.5]})), ["--json"])
+    assert done.exit_code == 0
+    assert json.loads(done.stdout) == {"dice": None, "list": [1, 2.5], "quiet": True}
+
+
+def test_table_keeps_long_cells_whole_where_there_is_no_terminal() -> None:
+    name = "a-very-long-name-" * 6
+    answer = Answer({}, [Table("Title", ["name", "count"], [[name, 1234], ["[b]", None]])], ["done"])
+    done = runner.invoke(_build_app(answer))
+    assert name in done.stdout
+    assert "1,234" in done.stdout
+    assert "[b]" in done.stdout
+    assert done.stdout.rstrip().endswith("done")
+    assert "\x1b" not in done.stdout
+
+
+def test_answer_decides_the_exit_code() -> None:
+    assert runner.invoke(_build_app(Answer({}, exit_code=1))).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [
+        (GateFailure("no"), 1),
+        (InputError("no"), 2),
+        (MachineError("no"), 3),
+        (IntegrityError("no"), 4),
+        (KeyboardInterrupt(), 130),
+        (ZeroDivisionError("no"), 70),
+    ],
+)
+def test_error_is_one_line_and_its_exit_code(error: BaseException, exit_code: int) -> None:
+    done = runner.invoke(_build_app(error))
+    assert done.exit_code == exit_code
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("edgekd: ")
+    as_json = runner.invoke(_build_app(error), ["--json"])
+    assert json.loads(as_json.stdout)["exit_code"] == exit_code
+
+
+def test_debug_shows_the_traceback() -> None:
+    assert "Traceback" not in runner.invoke(_build_app(InputError("no"))).stderr
+    assert "Traceback" in runner.invoke(_build_app(InputError("no")), ["--debug"]).stderr
