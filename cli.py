@@ -37,7 +37,9 @@ RunOption = Annotated[Path | None, typer.Option("--out", help="Run folder; runs/
 OutOption = Annotated[Path | None, typer.Option("--out", help="New folder for the results and a report.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random choice.")]
 TrainingSeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of every random choice.")]
-EpochsOption = Annotated[int | None, typer.Option(min=1, help="Passes over the training part; in distill, of each phase.")]
+EpochsOption = Annotated[
+    int | None, typer.Option(min=1, help="Passes over the training part; in distill, of each phase.")
+]
 ImageSizeOption = Annotated[int | None, typer.Option(min=16, help="Side of the network's input, pixels.")]
 BatchSizeOption = Annotated[int | None, typer.Option(min=1, help="Images a step.")]
 LearningRateOption = Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")]
@@ -53,7 +55,7 @@ TargetsOption = Annotated[
 PrecisionsOption = Annotated[
     list[str] | None, typer.Option("--precision", "-p", help="fp32, fp16, bf16 or int8; may be repeated.")
 ]
-PrecisionOption = Annotated[str, typer.Option("--precision", "-p", help="Precision of the builds.")]
+PrecisionOption = Annotated[str | None, typer.Option("--precision", "-p", help="Only builds of this one.")]
 DeviceOption = Annotated[str | None, typer.Option(help="CPU, GPU or NPU; the build's own where absent.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Processor threads of the engine.")]
 DataOption = Annotated[Path | None, typer.Option("--data", help="Data set; golden frames where absent.")]
@@ -254,7 +256,9 @@ def export(
     from edgekd.export import export_bundle
 
     opened = Bundle.open(_choose_bundle(bundle, quiet))
-    return show_builds(opened, export_bundle(opened, target or (), precision or ("fp32",), sm=sm, quiet=quiet))
+    return show_builds(
+        opened, export_bundle(opened, target or (), precision or ("fp32",), sm=sm, quiet=quiet)
+    )
 
 
 @_register(app, "parity", DEPLOYMENT)
@@ -265,7 +269,7 @@ def parity(
         Path | None, typer.Option(help="Recording of the PyTorch student; the run's own where absent.")
     ] = None,
     target: TargetsOption = None,
-    precision: PrecisionOption = "fp32",
+    precision: PrecisionOption = None,
     device: DeviceOption = None,
     out: OutOption = None,
     seed: SeedOption = 0,
@@ -298,7 +302,7 @@ def benchmark(
     bundle: BundleArgument = None,
     data: DataOption = None,
     target: TargetsOption = None,
-    precision: PrecisionOption = "fp32",
+    precision: PrecisionOption = None,
     device: DeviceOption = None,
     threads: ThreadsOption = None,
     min_queries: Annotated[int, typer.Option(min=1, help="Frames timed at least.")] = 200,
@@ -351,7 +355,7 @@ def predict(
     target: Annotated[
         str | None, typer.Option("--target", "-t", help="Engine; else the first that runs.")
     ] = None,
-    precision: PrecisionOption = "fp32",
+    precision: PrecisionOption = None,
     device: DeviceOption = None,
     quiet: bool = False,
 ) -> Answer:

@@ -3,15 +3,16 @@
 from edgekd.benchmarks.benchmark import BenchmarkReport, run_benchmark, write_benchmark
 from edgekd.benchmarks.compare import Comparison, compare_reports
 from edgekd.benchmarks.environment import describe_conditions, describe_environment
-from edgekd.benchmarks.gate import ParityReport, run_parity, write_parity
+from edgekd.benchmarks.gallery import draw_golden
+from edgekd.benchmarks.gate import run_parity
 from edgekd.benchmarks.golden import GoldenResult, compare_golden
 from edgekd.benchmarks.latency import LatencyResult, measure_latency
 from edgekd.benchmarks.overlays import Overlay, draw_overlay, list_legend
 from edgekd.benchmarks.parity import ParityResult, compare_recordings
+from edgekd.benchmarks.parity_report import ParityReport, write_parity
 from edgekd.benchmarks.predict import PredictionReport, predict_folder, run_prediction
 from edgekd.benchmarks.recording import record_segmenter
 from edgekd.benchmarks.report import write_report
-from edgekd.benchmarks.tables import Table
 
 __all__ = [
     "BenchmarkReport",
@@ -22,12 +23,12 @@ __all__ = [
     "ParityReport",
     "ParityResult",
     "PredictionReport",
-    "Table",
     "compare_golden",
     "compare_recordings",
     "compare_reports",
     "describe_conditions",
     "describe_environment",
+    "draw_golden",
     "draw_overlay",
     "list_legend",
     "measure_latency",

@@ -17,9 +17,10 @@ from edgekd.benchmarks.environment import describe_environment
 from edgekd.benchmarks.latency import LatencyResult, measure_latency
 from edgekd.benchmarks.report import write_report
 from edgekd.benchmarks.result_files import write_result
-from edgekd.benchmarks.selection import Choice, Skipped, choose_builds
+from edgekd.benchmarks.selection import Choice, Skipped, choose_builds, format_command
 from edgekd.bundle import Bundle, read_golden
 from edgekd.data import find_cases, read_frame
+from edgekd.tables import format_markdown
 
 MAX_DATA_FRAMES = 32
 """Frames of a data set that are cycled through: enough sizes and contents, still in memory."""
@@ -36,6 +37,7 @@ class BenchmarkReport:
         results: name of the build and what it took, in the order measured.
         skipped: builds that did not run, with the reason.
         environment: the machine.
+        command: the line that repeats it.
         interrupted: Ctrl-C ended it; what was measured until then is here.
     """
 
@@ -45,6 +47,7 @@ class BenchmarkReport:
     results: tuple[tuple[str, LatencyResult], ...]
     skipped: tuple[Skipped, ...]
     environment: dict[str, Any]
+    command: str
     interrupted: bool
 
     def to_dict(self) -> dict[str, Any]:
@@ -57,6 +60,7 @@ class BenchmarkReport:
             "results": [{"name": name, **result.to_dict()} for name, result in self.results],
             "skipped": [dataclasses.asdict(one) for one in self.skipped],
             "environment": self.environment,
+            "command": self.command,
         }
 
 
@@ -99,6 +103,8 @@ def run_benchmark(
     if out is not None:
         check_output_is_new(out)
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    options = {"data": data, "target": targets, "precision": precision, "device": device, "threads": threads}
+    options |= {"min-queries": min_queries, "min-seconds": min_seconds}
     choices, skipped = choose_builds(opened, targets or (), precision, device)
     frames, description = _gather_frames(opened, data)
     results: list[tuple[str, LatencyResult]] = []
@@ -130,6 +136,7 @@ def run_benchmark(
         results=tuple(results),
         skipped=(*skipped, *_list_unreached(choices[len(results) :])),
         environment=describe_environment(),
+        command=format_command("benchmark", opened.path, options),
         interrupted=interrupted,
     )
     if out is not None:
@@ -157,7 +164,7 @@ def write_benchmark(out: Path, report: BenchmarkReport) -> None:
         lines = [
             f"# Latency of {report.bundle}\n",
             f"Frames: {report.frames}.\n",
-            *map(tables.format_markdown, shown),
+            *map(format_markdown, shown),
         ]
         if warnings:
             lines += ["## Reasons to doubt the numbers\n", *warnings, ""]
@@ -167,7 +174,7 @@ def write_benchmark(out: Path, report: BenchmarkReport) -> None:
             title=f"Latency of {Path(report.bundle).name}",
             latency=content,
             environment=report.environment,
-            commands=[f"edgekd benchmark {report.bundle} --out NEW_FOLDER"],
+            commands=[report.command],
         )
 
 

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgekd.benchmarks.html import Html, element, escape
-from edgekd.benchmarks.tables import METRIC_NAMES, format_ms
+from edgekd.benchmarks.tables import METRIC_NAMES
+from edgekd.tables import format_ms
 
 WIDTH, LABEL_WIDTH, RIGHT_PAD = 760, 190, 40
 NUM_BINS = 72
@@ -168,12 +169,8 @@ def _draw_margin_axis(reach: float, top: int, axis_y: int) -> Html:
     places = [(_place_margin(tick, reach), f"{tick:+d}" if tick else "0") for tick in ticks]
     limit = _place_margin(-1, reach)
     line = element("line", x1=_at(limit), x2=_at(limit), y1=top, y2=axis_y, class_="limit")
-    axis = _draw_ticks(
-        places,
-        top,
-        axis_y,
-        f"difference in units of the margin; left of -1: not non-inferior; beyond ±{reach:.3g} drawn at the edge",
-    )
+    caption = f"units of the margin; left of -1: not non-inferior; beyond ±{reach:.3g}: drawn at the edge"
+    axis = _draw_ticks(places, top, axis_y, caption)
     return element("g", axis, line)
 
 

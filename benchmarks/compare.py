@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.benchmarks.result_files import KINDS, Kind, read_result
-from edgekd.benchmarks.tables import METRIC_NAMES, Table, format_ms
+from edgekd.benchmarks.tables import METRIC_NAMES
 from edgekd.errors import InputError, UsageError
+from edgekd.tables import Table, format_ms
 
 
 @dataclasses.dataclass(frozen=True)

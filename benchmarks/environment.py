@@ -15,7 +15,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-NOT_MEASURED = "not measured"
+from edgekd.tables import NOT_MEASURED
+
 LIBRARIES = (
     "edgekd",
     "numpy",

@@ -1,74 +1,26 @@
-"""The parity gate: run a bundle's builds, compare each with its reference, write down the verdicts."""
+"""The parity gate: run a bundle's builds and compare each with its reference."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from edgekd.atomic import check_output_is_new, staged_folder, write_text_atomic
-from edgekd.benchmarks import tables
+from edgekd.atomic import check_output_is_new
 from edgekd.benchmarks.environment import describe_environment
 from edgekd.benchmarks.gallery import draw_cases, draw_golden
 from edgekd.benchmarks.golden import MIN_AGREEMENT, GoldenResult, compare_golden
-from edgekd.benchmarks.overlays import Color, Overlay, list_legend
+from edgekd.benchmarks.overlays import list_legend
 from edgekd.benchmarks.parity import ParityResult, check_same_bundle, compare_recordings
+from edgekd.benchmarks.parity_report import ParityReport, write_parity
 from edgekd.benchmarks.recording import match_cases, record_segmenter, score_at_frame_size
-from edgekd.benchmarks.report import write_report
-from edgekd.benchmarks.result_files import write_result
-from edgekd.benchmarks.selection import Choice, Skipped, choose_builds
+from edgekd.benchmarks.selection import Choice, choose_builds, format_command
 from edgekd.bundle import Bundle, GoldenFrames, Recording, load_recording, read_golden
 from edgekd.data import Case
 from edgekd.errors import InputError, UsageError
 from edgekd.stats import DEFAULT_MARGINS
 
 REFERENCE_FILE = "reference.npz"
-
-
-@dataclasses.dataclass(frozen=True)
-class ParityReport:
-    """Every build that was compared, and every one that was not.
-
-    Attributes:
-        bundle: path of the bundle.
-        manifest_sha256: of its manifest.
-        data: path of the data set, None for golden frames.
-        reference: what the builds were compared with.
-        results: one a build.
-        skipped: builds that did not run, with the reason.
-        environment: the machine.
-        overlays: pictures for a page, not part of the JSON form.
-        legend: what their colours mean.
-    """
-
-    bundle: str
-    manifest_sha256: str
-    data: str | None
-    reference: str
-    results: tuple[ParityResult | GoldenResult, ...]
-    skipped: tuple[Skipped, ...]
-    environment: dict[str, Any]
-    overlays: tuple[Overlay, ...]
-    legend: tuple[tuple[str, Color], ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether something was compared and all of it passed."""
-        return bool(self.results) and all(result.passed for result in self.results)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return {
-            "bundle": self.bundle,
-            "manifest_sha256": self.manifest_sha256,
-            "data": self.data,
-            "reference": self.reference,
-            "passed": self.passed,
-            "results": [result.to_dict() for result in self.results],
-            "skipped": [dataclasses.asdict(one) for one in self.skipped],
-            "environment": self.environment,
-        }
 
 
 def run_parity(
@@ -115,6 +67,7 @@ def run_parity(
             expected="--data, the data set it was recorded from",
             action="add it",
         )
+    options = {"data": data, "target": targets, "precision": precision, "device": device, "seed": seed}
     choices, skipped = choose_builds(opened, targets or (), precision, device)
     if data is None:
         golden = read_golden(opened)
@@ -136,45 +89,13 @@ def run_parity(
         results=tuple(results),
         skipped=tuple(skipped),
         environment=describe_environment(),
+        command=format_command("parity", opened.path, options),
         overlays=tuple(overlays),
         legend=tuple(list_legend(opened.manifest.classes, has_truth=True)),
     )
     if out is not None:
         write_parity(out, report)
     return report
-
-
-def write_parity(out: Path, report: ParityReport) -> None:
-    """Write ``parity.json``, ``parity.md`` and ``report.html`` into a new folder, all or nothing.
-
-    Args:
-        out: the folder.
-        report: what was compared.
-
-    Raises:
-        UsageError: ``out`` exists.
-        MachineError: the disk is full.
-    """
-    content = report.to_dict()
-    builders = (tables.build_difference_table, tables.build_worst_table, tables.build_skipped_table)
-    shown = [tables.build_parity_table(content), *(build(content) for build in builders)]
-    shown = [table for table in shown if table.rows]
-    reasons = [f"- {one.candidate}: {text}" for one in report.results for text in one.reasons]
-    with staged_folder(out) as folder:
-        write_result(folder, "parity", content)
-        lines = [f"# Parity of {report.bundle}: {'passed' if report.passed else 'not passed'}\n"]
-        lines += [*reasons, *([""] if reasons else []), *map(tables.format_markdown, shown)]
-        write_text_atomic(folder / "parity.md", "\n".join(lines))
-        data = "" if report.data is None else f" --data {report.data}"
-        write_report(
-            folder,
-            title=f"Parity of {Path(report.bundle).name}",
-            parity=content,
-            overlays=report.overlays,
-            legend=report.legend,
-            environment=report.environment,
-            commands=[f"edgekd parity {report.bundle}{data} --out NEW_FOLDER"],
-        )
 
 
 def _compare_on_golden(

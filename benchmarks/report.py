@@ -14,6 +14,7 @@ from edgekd.benchmarks import tables
 from edgekd.benchmarks.charts import draw_differences, draw_distributions, draw_stages
 from edgekd.benchmarks.html import Html, build_table, element, escape, join, void
 from edgekd.benchmarks.overlays import Color, Overlay
+from edgekd.tables import Table
 
 REPORT_FILE = "report.html"
 DISCLAIMER = (
@@ -214,5 +215,5 @@ def _build_commands(commands: Sequence[str]) -> Html:
     )
 
 
-def _show(table: tables.Table) -> Html:
+def _show(table: Table) -> Html:
     return build_table(table.title, table.columns, table.rows)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgekd.bundle import BuildRecord, Bundle, check_precision, find_build
@@ -71,6 +72,15 @@ def choose_builds(
         ]
         return choices, []
     return _choose_all(bundle, precision, device)
+
+
+def format_command(verb: str, bundle: Path, options: Mapping[str, object]) -> str:
+    """Return the command line that repeats a run; options that are None are left out, lists are repeated."""
+    words = ["edgekd", verb, str(bundle)]
+    for name, value in options.items():
+        for one in value if isinstance(value, list | tuple) else [value]:
+            words += [] if one is None else [f"--{name}", str(one)]
+    return shlex.join(words)
 
 
 def _choose_target(bundle: Bundle, target: str, precision: str | None, device: str | None) -> list[Choice]:

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgekd.benchmarks.environment import NOT_MEASURED
 from edgekd.metrics import METRICS
+from edgekd.tables import NOT_MEASURED, Table, format_bytes, format_count, format_ms, format_score
 
 METRIC_NAMES = {"acc": "Acc", "miou": "mIoU", "dice": "Dice", "kappa": "kappa"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A title, column names, and rows of that length with text ready to be shown."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 def build_models_table(models: Sequence[Mapping[str, Any]]) -> Table:
@@ -178,41 +168,6 @@ def build_environment_table(environment: Mapping[str, Any]) -> Table:
     return Table("Machine", ("Fact", "Value"), rows)
 
 
-def format_markdown(table: Table) -> str:
-    """Return a table as GitHub Markdown under a heading of its own."""
-    lines = [_join_cells(table.columns), "|" + " --- |" * len(table.columns), *map(_join_cells, table.rows)]
-    return f"## {table.title}\n\n" + "\n".join(lines) + "\n"
-
-
-def format_score(value: float | None) -> str:
-    """Return a score in 0..1 with four decimals."""
-    return NOT_MEASURED if value is None else f"{value:.4f}"
-
-
-def format_ms(value: float | None) -> str:
-    """Return milliseconds with three significant digits, and no fewer than the microsecond."""
-    if value is None:
-        return NOT_MEASURED
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3f}"
-
-
-def format_count(value: int | None) -> str:
-    """Return a count with thousands apart, above a million in M or G."""
-    if value is None:
-        return NOT_MEASURED
-    for limit, unit in ((10**9, "G"), (10**6, "M")):
-        if value >= limit:
-            return f"{value / limit:.2f} {unit}"
-    return f"{value:,}"
-
-
-def format_bytes(value: int | None) -> str:
-    """Return a file size in kB or MB (powers of ten)."""
-    if value is None:
-        return NOT_MEASURED
-    return f"{value / 1e6:.2f} MB" if value >= 10**6 else f"{value / 1e3:.1f} kB"
-
-
 def _format_case_dice(value: float | None) -> str:
     return "truth is empty" if value is None else f"{value:.4f}"
 
@@ -234,7 +189,3 @@ def _join_facts(value: object) -> str:
     if isinstance(value, list | tuple):
         return " to ".join(str(item) for item in value)
     return str(value)
-
-
-def _join_cells(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

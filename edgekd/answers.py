@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgekd.console import Answer, Table
+from edgekd.console import INTERRUPTED, Answer
+from edgekd.tables import Table, format_bytes, format_count
 
 if TYPE_CHECKING:
     from edgekd.benchmarks import BenchmarkReport, Comparison, ParityReport, PredictionReport
@@ -16,15 +17,15 @@ if TYPE_CHECKING:
     from edgekd.data import CheckReport
     from edgekd.distill import DistillResult, EvaluationResult, NetworkResult, TrainResult
     from edgekd.doctor import Capability
-    from edgekd.models import CatalogueLine
+    from edgekd.models import NetworkFacts
 
-METRIC_NAMES = {"acc": "Acc", "miou": "mIoU", "dice": "Dice", "kappa": "kappa"}
+SCORE_COLUMNS = ("Acc %", "mIoU %", "Dice %", "kappa %")
 
 
 def show_data_check(report: CheckReport) -> Answer:
     """Return the findings, faults first; exit code 1 where there is a fault."""
-    findings = [[one.severity, one.kind, one.case or "the set", one.detail] for one in report.findings]
-    facts = [[key.replace("_", " "), _join_facts(value)] for key, value in report.summary.items()]
+    facts = tuple((key.replace("_", " "), _join_facts(value)) for key, value in report.summary.items())
+    findings = tuple((one.severity, one.kind, one.case or "the set", one.detail) for one in report.findings)
     tables = [Table("Data set", ("fact", "value"), facts)]
     if findings:
         tables.append(Table("Findings", ("severity", "kind", "case", "detail"), findings))
@@ -33,12 +34,15 @@ def show_data_check(report: CheckReport) -> Answer:
     return Answer(report.to_dict(), tables, [verdict], exit_code=int(report.has_faults))
 
 
-def show_models(lines: Sequence[CatalogueLine], image_size: int) -> Answer:
+def show_models(networks: Sequence[NetworkFacts], image_size: int) -> Answer:
     """Return the catalogue with parameters and MACs."""
-    rows = [[one.name, one.role, one.parameters, one.macs / 1e6, one.note] for one in lines]
-    columns = ("network", "role", "parameters", "MMACs", "what it is")
+    rows = tuple(
+        (one.name, one.role, format_count(one.parameters), format_count(one.macs), one.note)
+        for one in networks
+    )
+    columns = ("network", "role", "parameters", "MACs", "what it is")
     table = Table(f"Networks, grey images of {image_size}×{image_size}", columns, rows)
-    return Answer({"image_size": image_size, "networks": [one._asdict() for one in lines]}, [table])
+    return Answer({"image_size": image_size, "networks": [one._asdict() for one in networks]}, [table])
 
 
 def show_training(result: TrainResult) -> Answer:
@@ -50,17 +54,26 @@ def show_training(result: TrainResult) -> Answer:
 
 def show_distillation(result: DistillResult) -> Answer:
     """Return the scores of teacher, control and student, and where the bundle is."""
-    table = build_networks_table(_list_networks(result))
     data = {"run": result.out, "bundle": result.bundle, **result.record.model_dump(mode="json")}
-    lines = [f"bundle: {result.bundle}", f"next: edgekd export {result.bundle} --target onnx --target openvino"]
-    return Answer(data, [table], lines)
+    lines = [
+        f"bundle: {result.bundle}",
+        f"next: edgekd export {result.bundle} --target onnx --target openvino",
+    ]
+    return Answer(data, [_build_networks_table(list_networks(result))], lines)
 
 
 def show_scores(result: EvaluationResult) -> Answer:
     """Return the scores of one network on one split."""
     table = _build_score_table({f"{result.model.name} on {result.split}": result.scores.to_dict()})
-    lines = [] if result.record is None else [f"recorded in {result.record}"]
-    return Answer(result.to_dict(), [table], lines)
+    data = {
+        "model": result.model.model_dump(mode="json"),
+        "split": result.split,
+        "scores": result.scores.to_dict(),
+        "data_sha256": result.data_sha256,
+        "recording": result.recording,
+    }
+    lines = [] if result.recording is None else [f"recorded in {result.recording}"]
+    return Answer(data, [table], lines)
 
 
 def show_builds(bundle: Bundle, builds: Sequence[Build]) -> Answer:
@@ -69,7 +82,9 @@ def show_builds(bundle: Bundle, builds: Sequence[Build]) -> Answer:
     notices = [f"{one.name}: {text}" for one in builds for text in one.record.facts.get("notices", ())]
     data = {
         "bundle": bundle.path,
-        "builds": [{"name": one.name, "path": one.path, **one.record.model_dump(mode="json")} for one in builds],
+        "builds": [
+            {"name": one.name, "path": one.path, **one.record.model_dump(mode="json")} for one in builds
+        ],
     }
     return Answer(data, tables, notices)
 
@@ -80,6 +95,9 @@ def show_parity(report: ParityReport) -> Answer:
 
     content = report.to_dict()
     shown = [tables.build_parity_table(content)]
+    differences = tables.build_difference_table(content)
+    if differences.rows:
+        shown.append(differences)
     if report.skipped:
         shown.append(tables.build_skipped_table(content))
     reasons = [f"{one.candidate}: {text}" for one in report.results for text in one.reasons]
@@ -96,7 +114,8 @@ def show_latency(report: BenchmarkReport) -> Answer:
     if report.skipped:
         shown.append(tables.build_skipped_table(content))
     doubts = [f"{name}: {text}" for name, result in report.results for text in result.warnings]
-    return Answer(content, shown, [f"frames: {report.frames}", *doubts])
+    exit_code = INTERRUPTED if report.interrupted else 0
+    return Answer(content, shown, [f"frames: {report.frames}", *doubts], exit_code)
 
 
 def show_comparison(comparison: Comparison) -> Answer:
@@ -114,15 +133,19 @@ def show_bundle(bundle: Bundle, builds: Sequence[Build]) -> Answer:
     """Return what a bundle holds; the caller has checked every hash."""
     manifest = bundle.manifest
     spec, model = manifest.preprocess, manifest.model
-    facts = [
-        ["name", manifest.name],
-        ["created", f"{manifest.created} by EdgeKD {manifest.edgekd_version}, schema {manifest.schema_version}"],
-        ["manifest sha256", bundle.manifest_sha256],
-        ["network", f"{model.name}, {model.parameters:,} parameters, {model.macs / 1e6:,.1f} MMACs"],
-        ["classes", ", ".join(manifest.classes.names)],
-        ["input", f"{spec.color} {spec.height}×{spec.width} from {spec.frame_dtype} frames"],
-        ["preprocessing", f"hash {spec.compute_hash()[:16]}…, antialias {'on' if spec.antialias else 'off'}"],
-    ]
+    cost = f"{format_count(model.parameters)} parameters, {format_count(model.macs)} MACs"
+    facts = (
+        ("name", manifest.name),
+        (
+            "created",
+            f"{manifest.created} by EdgeKD {manifest.edgekd_version}, schema {manifest.schema_version}",
+        ),
+        ("manifest sha256", bundle.manifest_sha256),
+        ("network", f"{model.name}, {cost}"),
+        ("classes", ", ".join(manifest.classes.names)),
+        ("input", f"{spec.color} {spec.height}×{spec.width} from {spec.frame_dtype} frames"),
+        ("preprocessing", f"hash {spec.compute_hash()[:16]}…, antialias {'on' if spec.antialias else 'off'}"),
+    )
     tables = [Table(str(bundle.path), ("fact", "value"), facts)]
     tables.append(_build_score_table({split: scores for split, scores in manifest.metrics.items() if scores}))
     tables.append(_build_builds_table(bundle, builds))
@@ -137,59 +160,59 @@ def show_bundle(bundle: Bundle, builds: Sequence[Build]) -> Answer:
 
 def show_doctor(capabilities: Sequence[Capability]) -> Answer:
     """Return the table of what this machine can run."""
-    rows = [
-        [one.name, "yes" if one.available else "no", one.serves, one.detail, one.remedy or ""]
+    rows = tuple(
+        (one.name, "yes" if one.available else "no", one.serves, one.detail, one.remedy or "")
         for one in capabilities
-    ]
+    )
     table = Table("This machine", ("what", "here", "serves", "detail", "to add it"), rows)
     return Answer({"capabilities": [one.to_dict() for one in capabilities]}, [table])
 
 
-def build_networks_table(networks: Mapping[str, NetworkResult]) -> Table:
-    """Return test scores (percent) and size of each network of a run."""
-    rows = [
-        [
-            f"{role} ({one.model.name})",
-            *(_to_percent(one.test.get(name)) for name in METRIC_NAMES),
-            one.model.parameters,
-            one.model.macs / 1e6,
-        ]
-        for role, one in networks.items()
-    ]
-    return Table("Test split", ("network", *(f"{n} %" for n in METRIC_NAMES.values()), "parameters", "MMACs"), rows)
-
-
-def _list_networks(result: DistillResult) -> dict[str, NetworkResult]:
+def list_networks(result: DistillResult) -> dict[str, NetworkResult]:
+    """Return the networks of a run by role, the control only where it was trained."""
     roles = {"teacher": result.teacher, "control": result.control, "student": result.student}
     return {role: network for role, network in roles.items() if network is not None}
 
 
+def format_scores(scores: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return Acc, mIoU, Dice and kappa in percent, a dash for what is undefined."""
+    values = (scores.get(name) for name in ("acc", "miou", "dice", "kappa"))
+    return tuple("–" if value is None else f"{100 * value:.2f}" for value in values)
+
+
+def _build_networks_table(networks: Mapping[str, NetworkResult]) -> Table:
+    rows = tuple(
+        (
+            f"{role} ({one.model.name})",
+            *format_scores(one.test),
+            format_count(one.model.parameters),
+            format_count(one.model.macs),
+        )
+        for role, one in networks.items()
+    )
+    return Table("Test split", ("network", *SCORE_COLUMNS, "parameters", "MACs"), rows)
+
+
 def _build_score_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
-    columns = ("what", *(f"{name} %" for name in METRIC_NAMES.values()), "images")
-    cells = [
-        [name, *(_to_percent(scores.get(key)) for key in METRIC_NAMES), scores.get("num_images")]
-        for name, scores in rows.items()
-    ]
-    return Table("Scores", columns, cells)
+    cells = tuple(
+        (name, *format_scores(scores), _join_facts(scores.get("num_images"))) for name, scores in rows.items()
+    )
+    return Table("Scores", ("what", *SCORE_COLUMNS, "images"), cells)
 
 
 def _build_builds_table(bundle: Bundle, builds: Sequence[Build]) -> Table:
-    rows = [
-        [
+    rows = tuple(
+        (
             one.name,
             one.record.precision_asked,
             one.record.precision_effective,
             one.record.status,
-            sum(fact.size for fact in one.record.files.values()) / 1e6,
-            one.path.relative_to(bundle.path),
-        ]
+            format_bytes(sum(fact.size for fact in one.record.files.values())),
+            str(one.path.relative_to(bundle.path)),
+        )
         for one in builds
-    ]
-    return Table("Builds", ("build", "asked", "effective", "status", "MB", "in the bundle"), rows)
-
-
-def _to_percent(value: float | int | None) -> str:
-    return "–" if value is None else f"{100 * value:.2f}"
+    )
+    return Table("Builds", ("build", "asked", "effective", "status", "size", "in the bundle"), rows)
 
 
 def _join_facts(value: object) -> str:

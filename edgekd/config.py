@@ -227,7 +227,7 @@ def _parse_toml(path: Path, text: str) -> dict[str, Any]:
     if sys.version_info < (3, 11):
         raise UsageError(
             f"the configuration {path} is TOML, which this Python cannot read",
-            received=f"Python {sys.version_info.major}.{sys.version_info.minor}",
+            received=f"Python {sys.version_info[0]}.{sys.version_info[1]}",
             expected="3.11 or newer",
             action="write the same keys as JSON",
         )

@@ -9,6 +9,7 @@ import functools
 import inspect
 import json
 import math
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -19,22 +20,16 @@ from typing import Annotated, Any
 import typer
 
 from edgekd.errors import EdgeKDError
+from edgekd.tables import Table
 
 INTERNAL_ERROR = EdgeKDError.exit_code
 INTERRUPTED = 130
+# A number with or without its unit, or the sign for one that was not measured.
+NUMBER = re.compile(r"^([-+]?[\d,.]+( ?(%|ms|kB|MB|M|G))?|–|not measured)$")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notices.")]
 DebugFlag = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table for people: a title, column names, and rows of the same length (None is shown as a dash)."""
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[object]]
 
 
 @dataclass(frozen=True)
@@ -45,7 +40,7 @@ class Answer:
         data: the JSON form; NaN becomes null.
         tables: the form for people.
         lines: text printed below the tables.
-        exit_code: 0, or 1 where a gate said no.
+        exit_code: 0, 1 where a gate said no, 130 where Ctrl-C left a part of it unmeasured.
     """
 
     data: Mapping[str, Any]
@@ -127,24 +122,15 @@ def _print_answer(answer: Answer) -> None:
 def _build_rich_table(table: Table) -> Any:
     from rich import box
     from rich.table import Table as RichTable
+    from rich.text import Text
 
     rich_table = RichTable(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
     for index, name in enumerate(table.columns):
-        is_numeric = all(isinstance(row[index], int | float | None) for row in table.rows)
+        is_numeric = all(NUMBER.match(row[index]) for row in table.rows)
         rich_table.add_column(name, justify="right" if is_numeric else "left", overflow="fold")
     for row in table.rows:
-        rich_table.add_row(*(_format_cell(value) for value in row))
+        rich_table.add_row(*map(Text, row))
     return rich_table
-
-
-def _format_cell(value: object) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else str(value).replace("[", r"\[")
 
 
 def _replace_nan(value: Any) -> Any:

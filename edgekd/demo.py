@@ -6,25 +6,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekd.answers import SCORE_COLUMNS, format_scores, list_networks
 from edgekd.atomic import check_output_is_new
 from edgekd.benchmarks import (
     BenchmarkReport,
-    Overlay,
     ParityReport,
-    draw_overlay,
+    draw_golden,
     list_legend,
     run_benchmark,
     run_parity,
     write_report,
 )
-from edgekd.benchmarks.overlays import encode_png
 from edgekd.bundle import Build, Bundle, read_golden
 from edgekd.config import DistillConfig, build_config
-from edgekd.console import Answer, Table, print_notice
+from edgekd.console import Answer, print_notice
 from edgekd.data import write_phantom
 from edgekd.export import export_bundle
-from edgekd.metrics import METRICS
-from edgekd.preprocess import restore_mask
+from edgekd.tables import Table, format_bytes, format_count, format_ms
 
 if TYPE_CHECKING:
     from edgekd.distill import DistillResult
@@ -72,7 +70,7 @@ def _write_demo_report(
         models=_list_models(result),
         parity=parity.to_dict(),
         latency=latency.to_dict(),
-        overlays=_draw_golden_overlays(bundle),
+        overlays=draw_golden(bundle, read_golden(bundle)),
         legend=list_legend(bundle.manifest.classes, has_truth=True),
         environment=latency.environment,
         commands=[f"edgekd demo --out NEW_FOLDER --seed {result.record.config['seed']}"],
@@ -80,27 +78,16 @@ def _write_demo_report(
 
 
 def _list_models(result: DistillResult) -> list[Mapping[str, Any]]:
-    networks = {"teacher": result.teacher, "control": result.control, "student": result.student}
-    rows: list[Mapping[str, Any]] = []
-    for role, network in networks.items():
-        if network is not None:
-            size_bytes = (result.out / network.file).stat().st_size
-            cost = {"parameters": network.model.parameters, "macs": network.model.macs, "size_bytes": size_bytes}
-            rows.append({"name": f"{role} ({network.model.name})", **network.test, **cost})
-    return rows
-
-
-def _draw_golden_overlays(bundle: Bundle) -> list[Overlay]:
-    golden, spec = read_golden(bundle), bundle.manifest.preprocess
-    overlays: list[Overlay] = []
-    for index, frame in enumerate(golden.frames):
-        mask, truth = (
-            restore_mask(part[index], frame.shape[:2], spec) for part in (golden.masks, golden.truths)
-        )
-        picture = draw_overlay(frame, mask, truth=truth)
-        caption = f"golden frame {index}: the student's mask and the truth"
-        overlays.append(Overlay(f"golden frame {index}", caption, encode_png(picture)))
-    return overlays
+    return [
+        {
+            "name": f"{role} ({network.model.name})",
+            **network.test,
+            "parameters": network.model.parameters,
+            "macs": network.model.macs,
+            "size_bytes": (result.out / network.file).stat().st_size,
+        }
+        for role, network in list_networks(result).items()
+    ]
 
 
 def _show_demo(
@@ -113,23 +100,32 @@ def _show_demo(
     models = _list_models(result)
     latency_ms = {name: one.percentiles_ms["p50"] for name, one in latency.results}
     engines = {build.name: latency_ms.get(build.name) for build in builds}
-    columns = ("network", "Acc %", "mIoU %", "Dice %", "kappa %", "parameters", "MMACs", "kB")
-    rows = [
-        [
+    columns = (
+        "network",
+        *SCORE_COLUMNS,
+        "parameters",
+        "MACs",
+        "size",
+        *(f"{name} p50 ms" for name in engines),
+    )
+    rows = tuple(
+        (
             row["name"],
-            *(100 * row[name] if row[name] is not None else None for name in METRICS),
-            row["parameters"],
-            row["macs"] / 1e6,
-            row["size_bytes"] / 1e3,
+            *format_scores(row),
+            format_count(row["parameters"]),
+            format_count(row["macs"]),
+            format_bytes(row["size_bytes"]),
             *(_show_latency(row["name"], build, engines[build.name]) for build in builds),
-        ]
+        )
         for row in models
-    ]
-    table = Table("Test split, and p50 latency of the student", (*columns, *(f"{name} ms" for name in engines)), rows)
+    )
+    table = Table("Test split; latency of the student, one frame, end to end", columns, rows)
     data = {
         "networks": models,
         "untrained_student": result.record.untrained_test,
-        "engines": {build.name: {"p50_ms": engines[build.name], "status": build.record.status} for build in builds},
+        "engines": {
+            build.name: {"p50_ms": engines[build.name], "status": build.record.status} for build in builds
+        },
         "parity": parity.to_dict(),
         "bundle": result.bundle,
         "report": report,
@@ -144,7 +140,7 @@ def _show_demo(
     return Answer(data, [table], lines, exit_code=int(not parity.passed))
 
 
-def _show_latency(network: str, build: Build, p50_ms: float | None) -> float | str | None:
+def _show_latency(network: str, build: Build, p50_ms: float | None) -> str:
     if not network.startswith("student"):
-        return None
-    return build.record.status if p50_ms is None else p50_ms
+        return "–"
+    return build.record.status if p50_ms is None else format_ms(p50_ms)

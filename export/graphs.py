@@ -61,14 +61,16 @@ def build_preprocess_graph(spec: PreprocessSpec) -> onnx.ModelProto:
 
 
 def check_core(core: onnx.ModelProto) -> None:
-    """Raise IntegrityError unless ``core`` maps one ``image`` to one 4-D ``logits``."""
-    inputs = [value.name for value in core.graph.input]
-    outputs = [value.name for value in core.graph.output]
-    if inputs != ["image"] or outputs != ["logits"] or len(_read_shape(core.graph.output[0])) != 4:
+    """Raise IntegrityError unless ``core`` maps one ``image`` to one ``logits``, 4-D with a free batch."""
+    values = [*core.graph.input, *core.graph.output]
+    shapes = [_read_shape(value) for value in values]
+    free = all(len(shape) == 4 and isinstance(shape[0], str) for shape in shapes)
+    if [value.name for value in values] != ["image", "logits"] or not free:
+        found = [f"{value.name} {shape}" for value, shape in zip(values, shapes, strict=True)]
         raise IntegrityError(
             "the core graph has another form",
-            received=f"{inputs} → {outputs}",
-            expected="image → logits, 4-D",
+            received="; ".join(found),
+            expected="image and logits, both (N, channels, height, width) with any N",
         )
 
 

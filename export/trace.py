@@ -12,10 +12,11 @@ import numpy as np
 import onnx
 
 from edgekd.bundle import WEIGHTS_FILE, Bundle
-from edgekd.errors import IntegrityError, MachineError
+from edgekd.errors import IntegrityError, MachineError, UsageError
 from edgekd.export.graphs import IR_VERSION, OPSET, check_core
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 _NOISY_LOGGER = "torch.onnx._internal.exporter._registration"
@@ -29,6 +30,7 @@ def trace_core(bundle: Bundle) -> onnx.ModelProto:
 
     Raises:
         MachineError: torch is missing.
+        UsageError: the network holds something that has no ONNX form.
         IntegrityError: the weights do not fit the network, or the graph would need a newer opset or IR.
     """
     try:
@@ -41,24 +43,38 @@ def trace_core(bundle: Bundle) -> onnx.ModelProto:
     spec = bundle.manifest.preprocess
     # A batch of one would make the exporter treat N as the constant 1.
     example = torch.zeros(2, spec.channels, spec.height, spec.width)
-    with _silence_exporter():
-        program = torch.onnx.export(
-            load_student(bundle),
-            (example,),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["image"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("N")},),
-            verbose=False,
-        )
-    if program is None:
-        raise IntegrityError("torch.onnx.export returned no graph")
-    core = program.model_proto
+    core = _export(load_student(bundle), example)
     _strip_traces(core)
     _check_versions(core)
     check_core(core)
     return core
+
+
+def _export(student: nn.Module, example: torch.Tensor) -> onnx.ModelProto:
+    import torch
+
+    try:
+        with _silence_exporter():
+            program = torch.onnx.export(
+                student,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["image"],
+                output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("N")},),
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise UsageError(
+            "the network cannot be exported to ONNX",
+            received=str(error.__cause__ or error).strip().splitlines()[0],
+            expected="a network without control flow on values, for any number of images",
+            action="run with --debug to see where",
+        ) from error
+    # None is for the old exporter, which writes a file.
+    assert program is not None
+    return program.model_proto
 
 
 def load_student(bundle: Bundle) -> nn.Module:

@@ -55,8 +55,8 @@ def write_student(
     truths = [prepare_truth(np.zeros(frame.shape[:2], np.uint8), spec) for frame in frames]
     masks = logits.argmax(axis=1).astype(np.uint8)
     golden = GoldenFrames(tuple(frames), tensors, logits, masks, np.stack(truths))
-    parameters = sum(value.size for value in weights.values())
-    macs = spec.height * spec.width * sum(weights[name].size for name in ("0.weight", "2.weight"))
+    parameters = sum(value.size for name, value in weights.items() if name.endswith((".weight", ".bias")))
+    macs = spec.height * spec.width * sum(weights[name].size for name in ("0.weight", "3.weight"))
     model = ModelSpec(
         name="tiny_student:build_tiny_student",
         in_channels=spec.channels,

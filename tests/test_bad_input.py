@@ -1,4 +1,4 @@
-"""Bad input at the command line: one line of explanation, the exit code of the design, nothing half-written."""
+"""Bad input at the command line: one line, the exit code of the design, nothing half-written."""
 
 from __future__ import annotations
 
@@ -164,7 +164,9 @@ def test_run_folder_that_exists_is_kept(data: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", ["parity", "benchmark", "predict"])
-def test_result_folder_that_exists_is_kept(device_bundle: Bundle, data: Path, tmp_path: Path, verb: str) -> None:
+def test_result_folder_that_exists_is_kept(
+    device_bundle: Bundle, data: Path, tmp_path: Path, verb: str
+) -> None:
     out = tmp_path / "out"
     out.mkdir()
     extra = [data / "images"] if verb == "predict" else []

@@ -29,7 +29,17 @@ VERBS = [
     ["inspect"],
     ["doctor"],
 ]
-HEAVY = ("numpy", "torch", "pydantic", "PIL", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "matplotlib")
+HEAVY = (
+    "numpy",
+    "torch",
+    "pydantic",
+    "PIL",
+    "onnxruntime",
+    "openvino",
+    "tensorrt",
+    "tensorrt_rtx",
+    "matplotlib",
+)
 
 
 def test_help_loads_neither_numpy_nor_an_engine() -> None:

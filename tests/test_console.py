@@ -9,8 +9,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from edgekd.console import Answer, Table, answer_with
+from edgekd.console import Answer, answer_with
 from edgekd.errors import GateFailure, InputError, IntegrityError, MachineError
+from edgekd.tables import Table
 
 runner = CliRunner()
 
@@ -35,7 +36,7 @@ def test_json_is_one_object_and_implies_quiet() -> None:
 
 def test_table_keeps_long_cells_whole_where_there_is_no_terminal() -> None:
     name = "a-very-long-name-" * 6
-    answer = Answer({}, [Table("Title", ["name", "count"], [[name, 1234], ["[b]", None]])], ["done"])
+    answer = Answer({}, [Table("Title", ("name", "count"), ((name, "1,234"), ("[b]", "–")))], ["done"])
     done = runner.invoke(_build_app(answer))
     assert name in done.stdout
     assert "1,234" in done.stdout

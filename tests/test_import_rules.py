@@ -54,6 +54,8 @@ def test_rules_hold(copied_tree: Path) -> None:
         ("edgekd/specs.py", "import edgekd.errors", None),
         ("edgekd/specs.py", "import edgekd.bundle", "errors and specs import nothing internal"),
         ("export/__init__.py", "import edgekd.distill", "The order of the rooms"),
+        ("export/api.py", "import torch", "Torch and the networks enter export by trace alone"),
+        ("edgekd/distill/__init__.py", "import edgekd.benchmarks.suites", "Nobody imports the suites"),
         ("edgekd/distill/__init__.py", "import edgekd.cli", "The order of the rooms"),
     ],
 )

@@ -65,7 +65,20 @@ def read_golden(bundle: Bundle) -> GoldenFrames:
     Raises:
         IntegrityError: the file is changed, damaged, or its arrays do not fit the manifest.
     """
-    return load_golden(bundle.resolve_file(GOLDEN_FILE))
+    path = bundle.resolve_file(GOLDEN_FILE)
+    golden = load_golden(path)
+    spec, num_classes = bundle.manifest.preprocess, bundle.manifest.classes.count
+    size = (spec.height, spec.width)
+    expected = [(spec.channels, *size), (num_classes, *size), size, size]
+    arrays = (golden.tensors, golden.logits, golden.masks, golden.truths)
+    found = [array.shape[1:] for array in arrays]
+    if found != expected or any(frame.dtype != spec.frame_dtype for frame in golden.frames):
+        raise IntegrityError(
+            f"{path} does not fit the manifest",
+            received=f"{found}, frames {sorted({str(frame.dtype) for frame in golden.frames})}",
+            expected=f"{expected}, frames {spec.frame_dtype}",
+        )
+    return golden
 
 
 def load_golden(path: Path) -> GoldenFrames:

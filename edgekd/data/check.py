@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -16,10 +15,12 @@ from edgekd.data.duplicates import find_near_duplicates
 from edgekd.data.inspection import CaseFacts, Finding, inspect_case
 from edgekd.data.layouts import scan_dataset
 from edgekd.data.splits import DEFAULT_FRACTIONS, DEFAULT_SALT, SPLITS, assign_splits, find_crossing_groups
+from edgekd.data.summary import summarise_dataset
 from edgekd.errors import InputError
 from edgekd.progress import Progress
 
 SHOWN_NAMES = 5
+SHOWN_PAIRS = 40
 _READERS = 4
 
 
@@ -74,7 +75,7 @@ def check_dataset(
     findings += _report_classes(facts, splits, num_classes)
     findings += _report_mixed_depth(facts)
     findings.sort(key=lambda finding: finding.severity != "fault")
-    return CheckReport(tuple(findings), _summarise(scan.dataset, facts, splits, num_classes))
+    return CheckReport(tuple(findings), summarise_dataset(scan.dataset, facts, splits, num_classes))
 
 
 def _report_scan(scan: Scan) -> list[Finding]:
@@ -124,6 +125,7 @@ def _report_duplicates(facts: Sequence[CaseFacts], splits: Mapping[str, str]) ->
     if not facts:
         return []
     findings: list[Finding] = []
+    near: list[Finding] = []
     for first, second, correlation in find_near_duplicates(np.stack([fact.thumbnail for fact in facts])):
         one, other = facts[first], facts[second]
         crosses = splits.get(one.case.name) != splits.get(other.case.name)
@@ -131,8 +133,11 @@ def _report_duplicates(facts: Sequence[CaseFacts], splits: Mapping[str, str]) ->
         if is_equal:
             findings.append(_report_duplicate(one.case, other.case, splits, crosses=crosses))
         elif crosses:
-            findings.append(_report_near_duplicate(one.case, other.case, splits, correlation))
-    return findings
+            near.append(_report_near_duplicate(one.case, other.case, splits, correlation))
+    if len(near) > SHOWN_PAIRS:
+        detail = f"{len(near) - SHOWN_PAIRS} pairs more; does each patient have a group?"
+        near[SHOWN_PAIRS:] = [Finding("warning", "near-duplicate across splits", None, detail)]
+    return findings + near
 
 
 def _report_duplicate(one: Case, other: Case, splits: Mapping[str, str], *, crosses: bool) -> Finding:
@@ -193,55 +198,3 @@ def _list_names(names: Iterable[str]) -> str:
     names = list(names)
     rest = len(names) - SHOWN_NAMES
     return ", ".join(names[:SHOWN_NAMES]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _summarise(
-    dataset: Dataset, facts: Sequence[CaseFacts], splits: Mapping[str, str], num_classes: int
-) -> dict[str, Any]:
-    """Return the counts as JSON values; shares are of pixels, 0 … 1, null where there is none."""
-    return {
-        "root": str(dataset.root),
-        "layout": dataset.layout,
-        "cases": len(dataset.cases),
-        "usable_cases": len(facts),
-        "groups": len({case.group_or_name for case in dataset.cases}),
-        "cases_with_group": sum(case.group is not None for case in dataset.cases),
-        "sizes": _summarise_sizes(facts),
-        "dtypes": dict(Counter(fact.dtype for fact in facts)),
-        "color_images": sum(fact.is_color for fact in facts),
-        "empty_masks": sum(int(fact.class_pixels[1:].sum() == 0) for fact in facts),
-        "class_pixel_shares": _share_classes(facts, num_classes),
-        "splits": {split: _summarise_split(dataset, facts, splits, split, num_classes) for split in SPLITS},
-    }
-
-
-def _summarise_sizes(facts: Sequence[CaseFacts]) -> dict[str, int] | None:
-    if not facts:
-        return None
-    heights, widths = [fact.height for fact in facts], [fact.width for fact in facts]
-    return {
-        "smallest_height": min(heights),
-        "largest_height": max(heights),
-        "smallest_width": min(widths),
-        "largest_width": max(widths),
-    }
-
-
-def _summarise_split(
-    dataset: Dataset, facts: Sequence[CaseFacts], splits: Mapping[str, str], split: str, num_classes: int
-) -> dict[str, Any]:
-    cases = [case for case in dataset.cases if splits.get(case.name) == split]
-    inside = [fact for fact in facts if splits.get(fact.case.name) == split]
-    return {
-        "cases": len(cases),
-        "groups": len({case.group_or_name for case in cases}),
-        "empty_masks": sum(int(fact.class_pixels[1:].sum() == 0) for fact in inside),
-        "class_pixel_shares": _share_classes(inside, num_classes),
-    }
-
-
-def _share_classes(facts: Sequence[CaseFacts], num_classes: int) -> list[float | None]:
-    if not facts:
-        return [None] * num_classes
-    counts = np.sum([fact.class_pixels for fact in facts], axis=0)
-    return [float(value) for value in counts / counts.sum()]

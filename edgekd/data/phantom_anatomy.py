@@ -50,10 +50,10 @@ _RECIPES: dict[Kind, _Recipe] = {
     "solid": _Recipe(("oval", "lobulated"), (-18, -10), (-0.9, -0.5), (0.05, 0.14), (0, 1)),
     "infiltrating": _Recipe(("spiculated",), (-19, -10), (0.8, 1.6), (0.10, 0.25), (0, 1), (0.7, 1.3)),
     "isoechoic": _Recipe(("oval", "lobulated"), (-7, -4), (-0.9, -0.5), (0.04, 0.10), (2, 4)),
-    "hyperechoic": _Recipe(("oval", "lobulated"), (6, 10), (0.3, 0.7), (0.04, 0.12), (0, 1)),
+    "hyperechoic": _Recipe(("oval", "lobulated"), (8, 12), (0.15, 0.35), (0.04, 0.12), (0, 1)),
     "fat lobule": _Recipe(("oval", "lobulated"), (-15, -6), (0, 0), (0.02, 0.06), (7, 12)),
     "vessel": _Recipe(("oval",), (-28, -14), (0, 0), (0.05, 0.12), (1, 5), (0.14, 0.3)),
-    "dense island": _Recipe(("lobulated",), (3, 8), (0, 0), (0.3, 0.6), (0, 0), (0.4, 0.8)),
+    "dense island": _Recipe(("lobulated",), (2, 6), (0, 0), (0.3, 0.6), (0, 0), (0.4, 0.8)),
 }
 
 

@@ -151,11 +151,14 @@ def _ask_teacher(setting: Setting, phase: Phase, images: Tensor) -> Tensor | Non
 
 
 def _prepare_step(setting: Setting, learner: Learner, epoch: int, step: int) -> None:
-    run_step = epoch * setting.steps_per_epoch + step
-    lr = compute_lr(run_step, learner.total_steps, learner.peak_lr, setting.config.warmup_fraction)
-    set_lr(learner.optimizer, lr)
+    set_lr(learner.optimizer, _find_lr(setting, learner, epoch, step))
     # Set before each learner, so that dropout depends on the step and not on who was trained before.
     torch.manual_seed(derive_step_seed(setting.config.seed, epoch, step, setting.fabric.global_rank))
+
+
+def _find_lr(setting: Setting, learner: Learner, epoch: int, step: int) -> float:
+    run_step = epoch * setting.steps_per_epoch + step
+    return compute_lr(run_step, learner.total_steps, learner.peak_lr, setting.config.warmup_fraction)
 
 
 def _gather_losses(fabric: Fabric, losses: dict[str, Tensor]) -> dict[str, float]:
@@ -192,7 +195,7 @@ def _close_epoch(setting: Setting, phase: Phase, journal: Journal) -> dict[str, 
         learner.record_score(scores.dice, journal.epoch)
         sums = journal.sums[learner.name]
         record["learners"][learner.name] = {
-            "lr": learner.optimizer.param_groups[0]["lr"],
+            "lr": _find_lr(setting, learner, journal.epoch, setting.steps_per_epoch - 1),
             "losses": {term: value / setting.steps_per_epoch for term, value in sums.items()},
             "val": scores.to_dict(),
         }

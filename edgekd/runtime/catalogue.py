@@ -68,8 +68,12 @@ def load(
     if threads is not None and threads < 1:
         raise UsageError("an engine needs a thread", received=f"threads={threads}", expected="1 or more")
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    request = LoadRequest(opened, target, precision, device or entry.device, cache, threads)
-    engine = load_engine_class(target)(request)
+    request = LoadRequest(opened, target, precision, (device or entry.device).upper(), cache, threads)
+    engine_class = load_engine_class(target)
+    try:
+        engine = engine_class(request)
+    except ImportError as error:
+        raise MachineError(f"{target} is installed but cannot be imported", received=error) from error
     return Segmenter(engine, opened.manifest.preprocess, opened.manifest.classes)
 
 
@@ -90,9 +94,7 @@ def load_engine_class(target: str) -> Any:
     entry = find_entry(target)
     missing = _explain_missing_package(entry)
     if missing is not None:
-        raise MachineError(
-            f"{target} cannot run here: {missing}", action=f'pip install "edgekd[{entry.extra}]"'
-        )
+        raise MachineError(f"{target} cannot run here: {missing}")
     module, _, name = entry.location.partition(":")
     return getattr(importlib.import_module(module), name)
 
@@ -112,10 +114,21 @@ def find_obstacle(build: Build) -> str | None:
     missing = _explain_missing_package(ENGINES[target])
     if missing is not None:
         return missing
-    return load_engine_class(target).find_obstacle(build)
+    try:
+        return load_engine_class(target).find_obstacle(build)
+    except ImportError as error:
+        return f"{target} is installed but cannot be imported: {error}"
 
 
 def _explain_missing_package(entry: Entry) -> str | None:
-    if entry.package is None or importlib.util.find_spec(entry.package) is not None:
+    if entry.package is None or _is_installed(entry.package):
         return None
     return f'the package {entry.package} is not installed (pip install "edgekd[{entry.extra}]")'
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:
+        # A package that is blocked by None in sys.modules has no spec.
+        return False

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgekd.benchmarks import describe_conditions, describe_environment
-from edgekd.benchmarks.environment import NOT_MEASURED
+from edgekd.tables import NOT_MEASURED
 
 
 def write(root: Path, name: str, text: str) -> None:

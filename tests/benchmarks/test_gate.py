@@ -109,10 +109,16 @@ def test_reference_needs_data_and_data_a_reference(bundle: Bundle, add_build: Ca
         run_parity(bundle, data=data, quiet=True)
 
 
-def test_reference_of_another_bundle_is_refused(
-    bundle: Bundle, add_build: Callable, data: Path, reference: Recording, tmp_path: Path
+def test_reference_of_another_bundle_is_refused_before_an_engine_runs(
+    bundle: Bundle,
+    add_build: Callable,
+    data: Path,
+    reference: Recording,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     add_build("onnx")
+    monkeypatch.delattr("edgekd_test_engines.ThresholdEngine._preprocess")
     other = tmp_path / "other.npz"
     save_recording(other, dataclasses.replace(reference, manifest_sha256="0" * 64))
     with pytest.raises(IntegrityError, match="different bundles"):
@@ -159,6 +165,7 @@ def test_files_are_written_together_or_not_at_all(
     assert (content["schema"], content["schema_version"]) == ("edgekd.parity", 1)
     assert content["results"][1]["verdict"]["overall"] == "fail"
     assert content["results"] == json.loads(json.dumps(report.to_dict()["results"]))
+    assert content["command"] == f"edgekd parity {bundle.path} --data {data} --seed 0"
     assert "not passed" in (out / "parity.md").read_text()
     with pytest.raises(UsageError, match="exists"):
         run_parity(bundle, out=out)

@@ -195,6 +195,7 @@ def test_benchmark_takes_frames_from_data_and_probes_by_name(bundle: Bundle, dat
     report = run_benchmark(bundle, data=data, targets=["null"], min_queries=2, min_seconds=0, quiet=True)
     name, result = report.results[0]
     assert name == "null"
+    assert report.command.endswith("--target null --min-queries 2 --min-seconds 0")
     assert result.frame_shapes == ((48, 64), (56, 64))
     assert "24 frames" in report.frames
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from edgekd.benchmarks import record_segmenter
 from edgekd.benchmarks.recording import match_cases, score_at_frame_size
 from edgekd.bundle import Bundle, Recording
@@ -14,7 +16,6 @@ from edgekd.data import find_cases
 from edgekd.errors import GateFailure, InputError
 from edgekd.runtime import load
 from edgekd.specs import ClassSpec, CropBox, PreprocessSpec
-from PIL import Image
 
 
 def test_recording_equals_what_the_student_recorded(

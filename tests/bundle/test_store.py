@@ -231,6 +231,24 @@ def test_incomplete_golden_frames_are_refused(tmp_path: Path, student_bundle: Bu
         load_golden(path)
 
 
+def test_golden_frames_of_another_student_are_refused(student_bundle: Bundle, tmp_path: Path) -> None:
+    facts = student_bundle.manifest
+    golden = student_bundle.resolve_file("golden.npz")
+    for spec in (
+        PreprocessSpec(height=32, width=64),
+        PreprocessSpec(height=32, width=48, frame_dtype="uint16"),
+    ):
+        other = write_bundle(
+            tmp_path / f"{spec.compute_hash()}.edgekd",
+            preprocess=spec,
+            classes=facts.classes,
+            model=facts.model,
+            files={"golden.npz": golden},
+        )
+        with pytest.raises(IntegrityError, match="does not fit the manifest"):
+            read_golden(other)
+
+
 def list_parts(golden: GoldenFrames) -> list:
     return [golden.tensors, golden.logits, golden.masks, golden.truths]
 

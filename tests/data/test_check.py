@@ -108,6 +108,17 @@ def test_near_duplicates_across_splits_are_told_unless_in_one_group(sound: Path)
     assert _list(check_dataset(sound, quiet=True)) == []
 
 
+def test_a_flood_of_near_duplicates_is_counted_and_not_listed(sound: Path) -> None:
+    pixels = np.asarray(Image.open(sound / "images/c0.png")) // 2
+    for index in range(30):
+        Image.fromarray(pixels + np.uint8(index)).save(sound / f"images/c{index}.png")
+    _name_splits(sound, {f"c{index}": (f"g{index}", "test" if index < 4 else "val") for index in range(10)})
+    findings = check_dataset(sound, quiet=True).findings
+    # 4 x 6 pairs of test and val, 10 x 20 pairs of these and train; 40 are listed.
+    assert len(findings) == 41
+    assert findings[-1].case is None and findings[-1].detail.startswith("184 pairs more")
+
+
 @pytest.mark.parametrize(
     ("split", "severity", "kind"),
     [

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("onnx", reason="onnx writes the graphs")
 pytest.importorskip("onnxruntime", reason="onnxruntime checks the graphs")
 
+import onnx
 import tiny_student
 
 from edgekd.bundle import Bundle, find_build, list_builds, read_golden
@@ -40,6 +41,11 @@ def test_the_traced_core_is_the_torch_student(exported_bundle: Bundle) -> None:
 
     golden = read_golden(exported_bundle)
     np.testing.assert_allclose(predict_logits(exported_bundle, golden.tensors), golden.logits, atol=1e-5)
+
+
+def test_batch_norms_are_folded(exported_bundle: Bundle) -> None:
+    core = onnx.load(find_build(exported_bundle, "onnx").resolve_file("core.onnx"))
+    assert [node.op_type for node in core.graph.node] == ["Conv", "Relu", "Conv"]
 
 
 def test_exporting_again_replaces(graphed_student, tmp_path: Path) -> None:
@@ -111,7 +117,7 @@ def test_calibration_data_without_int8_are_refused(student_bundle: Bundle) -> No
 def test_a_core_that_computes_something_else_is_refused(new_student, tmp_path: Path) -> None:
     bundle = new_student(tmp_path / "a.edgekd")
     weights = tiny_student.build_weights(1, 2)
-    weights["2.bias"] = weights["2.bias"] + np.float32(0.002)
+    weights["3.bias"] = weights["3.bias"] + np.float32(0.002)
     with pytest.raises(GateFailure, match="logits of the core graph"):
         build_onnx(bundle, tiny_student.build_tiny_core(weights, 32, 48))
     assert list_builds(bundle) == []
@@ -149,9 +155,9 @@ def test_weights_that_do_not_fit_are_refused(new_student, tmp_path: Path, weight
     facts = new_student(tmp_path / "a.edgekd").manifest
     values = tiny_student.build_weights(1, 2)
     if weights == "missing":
-        del values["2.bias"]
+        del values["3.bias"]
     else:
-        values["2.bias"] = np.zeros(3, np.float32)
+        values["3.bias"] = np.zeros(3, np.float32)
     bundle = write_bundle(
         tmp_path / "b.edgekd",
         preprocess=facts.preprocess,
@@ -161,6 +167,20 @@ def test_weights_that_do_not_fit_are_refused(new_student, tmp_path: Path, weight
     )
     with pytest.raises(IntegrityError, match="do not fit the network"):
         load_student(bundle)
+
+
+def test_a_network_without_onnx_form_is_refused(
+    student_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch")
+
+    def fail(*_: object, **__: object) -> None:
+        raise torch.onnx.OnnxExporterError("no ONNX function for aten.nonzero\nlong report")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(UsageError, match=r"cannot be exported.*aten\.nonzero"):
+        export_bundle(student_bundle, ["onnx"], quiet=True)
+    assert list_builds(student_bundle) == []
 
 
 def test_three_classes_and_colour_go_the_whole_way(graphed_student, tmp_path: Path) -> None:

@@ -94,13 +94,13 @@ def test_nothing_of_the_workstation_is_in_the_graph(exported_bundle: Bundle) -> 
         assert b"site-packages" not in content
 
 
-def test_the_engine_graph_in_onnx_runtime_gives_openvinos_mask(exported_bundle: Bundle) -> None:
+def test_the_engine_graph_in_onnx_runtime_gives_openvinos_mask(device_bundle: Bundle) -> None:
     pytest.importorskip("openvino")
     from edgekd.runtime import load
 
-    golden = read_golden(exported_bundle)
-    engine = onnx.load(find_build(exported_bundle, "onnx").resolve_file("engine.onnx"))
-    with load(exported_bundle, "openvino") as segmenter:
+    golden = read_golden(device_bundle)
+    engine = onnx.load(find_build(device_bundle, "onnx").resolve_file("engine.onnx"))
+    with load(device_bundle, "openvino") as segmenter:
         np.testing.assert_array_equal(
             run_graph(engine, image=golden.tensors), segmenter.segment(list(golden.frames))
         )
@@ -113,3 +113,10 @@ def test_a_graph_that_is_no_core_is_refused() -> None:
         build_deploy_graph(core, PreprocessSpec(height=4, width=5))
     with pytest.raises(IntegrityError, match="core graph has another form"):
         build_engine_graph(build_engine_graph(build_identity_core(2)))
+
+
+def test_a_core_for_one_number_of_images_is_refused() -> None:
+    core = build_identity_core(2)
+    core.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 2
+    with pytest.raises(IntegrityError, match=r"logits \[2, 2, 4, 5\].*any N"):
+        build_engine_graph(core)

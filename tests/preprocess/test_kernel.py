@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from edgekd.preprocess import preprocess_frame
@@ -88,6 +88,8 @@ def measure_difference(shim: Any, spec: PreprocessSpec, rng: np.random.Generator
     max_examples=20,
     deadline=None,
     derandomize=True,
+    # Every example is compiled: to shrink a failure would take minutes.
+    phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(spec=draw_specs(), seed=st.integers(0, 2**32 - 1))

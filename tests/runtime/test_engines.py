@@ -97,6 +97,9 @@ def test_nothing_is_written_into_the_bundle(
     assert list_contents(device_bundle.path) == before
     if target == "openvino":
         assert any(cache.iterdir())
+        # What comes from the cache is the same model, in the same precision.
+        with load(device_bundle, target, cache=cache) as segmenter:
+            np.testing.assert_array_equal(segmenter.segment(golden.frames), golden.masks)
 
 
 def list_contents(folder: Path) -> dict[str, str]:
@@ -165,12 +168,24 @@ def test_a_missing_package_names_the_pip_command(
     device_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for target, package in PACKAGES.items():
-        monkeypatch.setattr(
-            "edgekd.runtime.catalogue.importlib.util.find_spec", lambda name, package=package: None
-        )
+        monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(MachineError, match=rf'{package}.*pip install "edgekd\[{target}\]"'):
             load(device_bundle, target)
     assert {reason is None for _, reason in list_runnable(device_bundle)} == {False}
+
+
+def test_a_package_that_is_broken_is_no_internal_error(
+    device_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+
+    def fail() -> None:
+        raise ImportError("libgomp.so.1: cannot open shared object file")
+
+    monkeypatch.setattr("edgekd.runtime.onnx._import_onnxruntime", fail)
+    with pytest.raises(MachineError, match="libgomp"):
+        load(device_bundle, "onnx")
+    assert "libgomp" in str(find_obstacle(find_build(device_bundle, "onnx")))
 
 
 def test_builds_for_the_processor_are_runnable(device_bundle: Bundle) -> None:

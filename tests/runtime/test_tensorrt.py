@@ -54,17 +54,24 @@ def library(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt
 WriteBuild = Callable[..., Bundle]
 
 
-@pytest.fixture
-def write_engine(tmp_path: Path, new_student: Callable[..., Bundle], library: FakeTensorRt) -> WriteBuild:
-    """Return a function that writes a bundle with an engine build, facts changed as asked."""
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The path of the kernel for the host, which the stand-in of CUDA takes for a module."""
     if shutil.which("g++") is None:
         pytest.skip("no g++: the kernel cannot run on this machine")
+    return str(compile_kernel(tmp_path_factory.mktemp("kernel"), SPEC)).encode()
+
+
+@pytest.fixture
+def write_engine(
+    tmp_path: Path, new_student: Callable[..., Bundle], library: FakeTensorRt, kernel: bytes
+) -> WriteBuild:
+    """Return a function that writes a bundle with an engine build, facts changed as asked."""
 
     def write(
         plan: bytes = fake_tensorrt.PLAN, half: bool = False, steps: PreprocessSpec = SPEC, **changes: Any
     ) -> Bundle:
         bundle = new_student(tmp_path / "tiny.edgekd", SPEC)
-        kernel = str(compile_kernel(tmp_path, SPEC)).encode()
         module = {"file": "preprocess.sm_86.cubin", "architecture": 86, "driver_cuda": "12.0"}
         engine = {
             "library": "tensorrt_rtx 9.9.9",

@@ -1,0 +1,50 @@
+"""Device and precision: what is asked for is given or refused, never swapped."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from disc_runs import build_train_config
+
+from edgekd.distill import devices
+from edgekd.errors import MachineError
+
+
+@pytest.mark.parametrize(
+    ("asked", "fast", "expected"),
+    [("auto", False, "fp32"), ("auto", True, "bf16"), ("fp32", True, "fp32"), ("bf16", True, "bf16")],
+)
+def test_precision(monkeypatch: pytest.MonkeyPatch, asked: str, fast: bool, expected: str) -> None:
+    monkeypatch.setattr(devices, "has_fast_bf16", lambda accelerator: fast)
+    assert devices.resolve_precision(asked, "cpu") == expected  # pyright: ignore[reportArgumentType]
+
+
+def test_bf16_that_would_be_emulated_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": False})
+    with pytest.raises(MachineError, match="does not compute in bf16") as caught:
+        devices.build_fabric(build_train_config(precision="bf16"))
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize("capability", ["amx_bf16", "avx512_bf16"])
+def test_processors_with_bf16_are_known(monkeypatch: pytest.MonkeyPatch, capability: str) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True})
+    assert devices.has_fast_bf16("cpu")
+
+
+def test_a_missing_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(MachineError, match="no CUDA GPU"):
+        devices.build_fabric(build_train_config(accelerator="cuda"))
+
+
+def test_bf16_reaches_the_network_and_logits_come_back_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "has_fast_bf16", lambda accelerator: True)
+    fabric, precision = devices.build_fabric(build_train_config(precision="bf16"))
+    network = torch.nn.Conv2d(1, 2, 1)
+    seen: list[torch.dtype] = []
+    network.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    optimizer = torch.optim.AdamW(network.parameters())
+    module, _ = fabric.setup(network, optimizer)
+    assert module(torch.zeros(1, 1, 4, 4)).dtype == torch.float32
+    assert (precision, seen) == ("bf16", [torch.bfloat16])

@@ -1,0 +1,102 @@
+"""A teacher from an earlier run: what it must have in common with the student's run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from disc_runs import build_distill_config, build_train_config, write_discs
+
+from edgekd.distill import TrainResult, distill, finish, load_trained_model, train
+from edgekd.errors import InputError, IntegrityError, UsageError
+
+
+@pytest.fixture(scope="module")
+def teacher(discs: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    """A finished `train` run. Read only."""
+    torch.set_num_threads(1)
+    config = build_train_config(model="unet-wide", model_options={"width": 4}, epochs=1)
+    return train(config, discs, tmp_path_factory.mktemp("teacher") / "run", quiet=True)
+
+
+def build_config(teacher: Path, **changes: Any) -> Any:
+    return build_distill_config(teacher=str(teacher), epochs=1, distill_epochs=1, **changes)
+
+
+def test_it_teaches_as_it_is_and_the_student_alone_has_a_phase_1(
+    teacher: TrainResult, discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finish, "NUM_GOLDEN_FRAMES", 1)
+    result = distill(build_config(teacher.out), discs, tmp_path / "run", control=True, quiet=True)
+    assert result.teacher.sha256 == teacher.model.sha256
+    assert result.teacher.epoch is None
+    assert result.teacher.model == teacher.model.model
+    assert result.teacher.test == teacher.model.test
+    assert (result.out / "teacher.safetensors").read_bytes() == (
+        teacher.out / "model.safetensors"
+    ).read_bytes()
+    # A run of `distill` can hand its teacher on.
+    again = distill(build_config(result.out), discs, tmp_path / "again", control=True, quiet=True)
+    assert again.student.sha256 == result.student.sha256
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_size": 48}, "received height 48, width 48, expected height 32, width 32"),
+        ({"classes": {"names": ["background", "head"]}}, "another classes"),
+    ],
+)
+def test_another_view_of_the_images_is_refused(
+    teacher: TrainResult, discs: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        distill(build_config(teacher.out, **changes), discs, tmp_path / "run", quiet=True)
+
+
+def test_a_teacher_that_saw_the_test_images_is_refused(
+    teacher: TrainResult, tmp_path: Path, discs: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(discs, data)
+    table = data / "manifest.csv"
+    rows = table.read_text().splitlines()
+    # The same files, divided otherwise: one that the teacher learned from judges the student.
+    swapped = [row.replace(",train0,train", ",train0,test") for row in rows]
+    table.write_text("\n".join(swapped) + "\n")
+    with pytest.raises(UsageError, match="learned from cases of the test split: received 1 of 4"):
+        distill(build_config(teacher.out), data, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_data_may_be_taught(
+    teacher: TrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finish, "NUM_GOLDEN_FRAMES", 1)
+    data = write_discs(tmp_path / "data", {"train": 5, "val": 1, "test": 1})
+    for path in (data / "images").iterdir():
+        path.rename(path.with_name("other" + path.name))
+    table = (data / "manifest.csv").read_text()
+    (data / "manifest.csv").write_text(table.replace("images/", "images/other"))
+    assert distill(build_config(teacher.out), data, tmp_path / "run", quiet=True).control is None
+
+
+def test_an_unfinished_or_changed_run_is_refused(teacher: TrainResult, discs: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(teacher.out, copy)
+    data = bytearray((copy / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (copy / "model.safetensors").write_bytes(bytes(data))
+    with pytest.raises(IntegrityError, match="is not what"):
+        distill(build_config(copy), discs, tmp_path / "run", quiet=True)
+    (copy / "result.json").unlink()
+    with pytest.raises(InputError, match="holds no finished run"):
+        distill(build_config(copy), discs, tmp_path / "run", quiet=True)
+
+
+def test_a_role_that_a_run_does_not_have_is_named(teacher: TrainResult) -> None:
+    with pytest.raises(InputError, match=r"has no control: received model"):
+        load_trained_model(teacher.out, "control")

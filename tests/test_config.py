@@ -1,0 +1,121 @@
+"""Configurations: precedence, bounds, unknown keys, files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from edgekd.config import DistillConfig, FitConfig, TrainConfig, build_config, load_config, read_environment
+from edgekd.errors import InputError, UsageError
+
+needs_tomllib = pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 reads no TOML")
+
+
+def test_options_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({"epochs": 5, "lr": 0.1, "augment": {"noise": 0.2, "flip": False}}))
+    config = load_config(TrainConfig, path, {"lr": 0.3, "augment.noise": 0.0, "batch_size": None})
+    assert (config.epochs, config.lr, config.batch_size) == (5, 0.3, TrainConfig().batch_size)
+    assert (config.augment.noise, config.augment.flip) == (0.0, False)
+    assert config.augment.gain == TrainConfig().augment.gain
+
+
+@needs_tomllib
+def test_toml_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text('student = "dwnet"\n[split]\nsalt = "x"\n[student_options]\nwidth = 8\n')
+    config = load_config(DistillConfig, path)
+    assert (config.student, config.split.salt, config.student_options) == ("dwnet", "x", {"width": 8})
+
+
+def test_toml_on_an_old_python_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("epochs = 3\n")
+    monkeypatch.setattr(sys, "version_info", (3, 10, 0, "final", 0))
+    with pytest.raises(UsageError, match=r"received Python 3\.10.*as JSON"):
+        load_config(TrainConfig, path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "cannot be parsed"), ("[1]", "is no table"), (None, "cannot be read")]
+)
+def test_bad_files_are_named(tmp_path: Path, text: str | None, message: str) -> None:
+    path = tmp_path / "run.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        load_config(TrainConfig, path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"), [("epocs", "epochs"), ("augment.nois", "augment.noise"), ("split.sald", "split.salt")]
+)
+def test_an_unknown_key_names_the_nearest(key: str, nearest: str) -> None:
+    with pytest.raises(UsageError, match=f"did you mean '{nearest}'"):
+        load_config(DistillConfig, None, {key: 1})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("image_size", 16),
+        ("image_size", 1.5),
+        ("batch_size", 0),
+        ("lr", 0),
+        ("lr", float("nan")),
+        ("weight_decay", -1),
+        ("warmup_fraction", 0.6),
+        ("seed", -1),
+        ("epochs", 0),
+        ("temperature", 0.5),
+        ("precision", "fp16"),
+        ("devices", 0),
+        ("augment.gamma", 0.5),
+        ("classes.names", ["background"]),
+    ],
+)
+def test_values_out_of_range_name_the_key(key: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=f"'{key}"):
+        load_config(DistillConfig, None, {key: value})
+
+
+def test_configurations_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        TrainConfig().lr = 0.5  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_configuration_survives_json() -> None:
+    config = DistillConfig.model_validate(
+        {"classes": {"names": ["a", "b", "c"]}, "student_options": {"width": 4}}
+    )
+    assert build_config(DistillConfig, json.loads(config.model_dump_json())) == config
+
+
+@pytest.mark.parametrize(("dtype", "levels"), [("uint8", 255), ("uint16", 65535)])
+def test_the_preprocessing_maps_the_full_range_to_two_either_way(dtype: str, levels: int) -> None:
+    spec = build_config(
+        FitConfig, {"image_size": 64, "color": "rgb", "frame_dtype": dtype}
+    ).build_preprocess()
+    assert (spec.height, spec.width, spec.channels) == (64, 64, 3)
+    assert [(value * spec.scale - spec.mean[2]) / spec.std[2] for value in (0, levels)] == pytest.approx(
+        [-2, 2]
+    )
+
+
+def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDGEKD_DATA", raising=False)
+    assert read_environment().data is None
+    monkeypatch.setenv("EDGEKD_DATA", "/somewhere")
+    assert read_environment().data == Path("/somewhere")
+
+
+def test_the_default_networks_are_those_of_the_catalogue() -> None:
+    models = pytest.importorskip("edgekd.models", reason="the catalogue needs torch (extra train)")
+    assert DistillConfig().teacher == TrainConfig().model == models.DEFAULT_TEACHER
+    assert DistillConfig().student == models.DEFAULT_STUDENT
