@@ -383,8 +383,7 @@ def inspect(bundle: BundleArgument = None, quiet: bool = False) -> Answer:
     opened = Bundle.open(_choose_bundle(bundle, quiet))
     builds = list_builds(opened)
     for build in builds:
-        for name in build.record.files:
-            build.resolve_file(name)
+        build.check_files()
     return show_bundle(opened, builds)
 
 

@@ -78,7 +78,7 @@ class FitConfig(Spec):
     crop: CropBox | None = None
     classes: ClassSpec = ClassSpec()
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 8
-    lr: Annotated[float, Field(gt=0, le=1)] = 2e-3
+    lr: Annotated[float, Field(gt=0, le=1)] = 5e-3
     truth_losses: str = "ce:1,dice:1"
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-2
     warmup_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.05
@@ -110,12 +110,14 @@ class TrainConfig(FitConfig):
 
     Attributes:
         model, model_options: the network by name, and options for its factory.
+        lr: peak learning rate, lower than a student's because most often a teacher is trained so.
         epochs: passes over the training split.
         select: keep the weights of the best validation Dice, or the last ones.
     """
 
     model: Annotated[str, Field(min_length=1)] = "dynunet"
     model_options: Options = Field(default_factory=dict)
+    lr: Annotated[float, Field(gt=0, le=1)] = 2e-3
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 60
     select: Literal["last", "best"] = "best"
 
@@ -143,7 +145,7 @@ class DistillConfig(FitConfig):
     student_options: Options = Field(default_factory=dict)
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 60
     distill_epochs: Annotated[int | None, Field(ge=1, le=100_000)] = None
-    teacher_lr: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    teacher_lr: Annotated[float, Field(gt=0, le=1)] = 2e-3
     losses: str = "kl:1"
     temperature: Annotated[float, Field(ge=1, le=100)] = 2.0
     select: Literal["last", "best"] = "last"

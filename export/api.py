@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from edgekd.bundle import Build, Bundle, check_precision, check_target, write_build
 from edgekd.errors import MachineError, UsageError
@@ -19,7 +18,6 @@ def export_bundle(
     precisions: Sequence[str] = ("fp32",),
     *,
     sm: Sequence[str | int] | None = None,
-    calib: Path | None = None,
     quiet: bool = False,
 ) -> list[Build]:
     """Build every target in every precision, run each on the golden frames where this machine can.
@@ -33,15 +31,14 @@ def export_bundle(
         targets: names among ``onnx``, ``openvino``, ``tensorrt``, ``tensorrt-rtx``.
         precisions: ``fp32``; others are refused with the reason.
         sm: GPU architectures for TensorRT, such as ``8.9``; None takes the target's own choice.
-        calib: data set to calibrate int8 with.
         quiet: no progress bar.
 
     Raises:
-        UsageError: an unknown or missing target or precision, or ``calib`` without int8.
+        UsageError: an unknown or missing target or precision.
         MachineError: this machine lacks a package, or the precision is not available.
         GateFailure: a build differs from the PyTorch student.
     """
-    _check_request(targets, precisions, calib)
+    _check_request(targets, precisions)
     # A target that is named twice is built once.
     targets = list(dict.fromkeys(targets))
     builds: list[Build] = []
@@ -56,7 +53,7 @@ def export_bundle(
     return builds
 
 
-def _check_request(targets: Sequence[str], precisions: Sequence[str], calib: Path | None) -> None:
+def _check_request(targets: Sequence[str], precisions: Sequence[str]) -> None:
     if not targets or not precisions:
         raise UsageError("nothing to export", expected="at least one target and one precision")
     for target in targets:
@@ -71,8 +68,6 @@ def _check_request(targets: Sequence[str], precisions: Sequence[str], calib: Pat
                 expected="fp32",
                 action="export with --precision fp32",
             )
-    if calib is not None:
-        raise UsageError("calibration data serve int8 only", received=f"calib={calib}", action="leave it out")
 
 
 def _provide_graphs(bundle: Bundle, targets: Sequence[str]) -> Build:

@@ -1,38 +1,21 @@
-"""TensorRT engines from the engine graph, by ``tensorrt`` or ``tensorrt_rtx``, with their preprocessing."""
+"""A bundle's TensorRT build: which library and GPUs, the engine, and the compiled preprocessing."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from edgekd.bundle import Build, Bundle, list_builds
-from edgekd.errors import EdgeKDError, MachineError
+from edgekd.errors import MachineError
 from edgekd.export.kernels import compile_kernels, parse_architecture
+from edgekd.export.tensorrt_engine import ENGINE_FILE, GRAPH_FILE, build_engine
 from edgekd.preprocess.device import CudaDevice, find_device
-from edgekd.runtime.tensorrt_library import PACKAGES, MessageLog, describe_platform, import_library
+from edgekd.runtime.tensorrt_library import PACKAGES, import_library
 
-ENGINE_FILE, GRAPH_FILE, TIMING_CACHE_FILE = "student.engine", "engine.onnx", "timing.cache"
+TIMING_CACHE_FILE = "timing.cache"
 # TensorRT-RTX builds for Turing only where it is named.
 LOWEST_DEFAULT_ARCHITECTURE = 80
-MULTIPLYING_LAYERS = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
-
-
-@dataclass(frozen=True)
-class EnginePlan:
-    """A serialized engine, as trtexec would write it.
-
-    Attributes:
-        plan: the raw plan.
-        timing_cache: measured kernel times, to build faster next time; None where the library keeps none.
-        facts: what must be known to run the plan, and what was found while building it.
-    """
-
-    plan: bytes
-    timing_cache: bytes | None
-    facts: dict[str, Any]
 
 
 def build_tensorrt(
@@ -149,125 +132,6 @@ def choose_architectures(
             action="copy the bundle to the device and run there: edgekd export BUNDLE --target tensorrt",
         )
     return asked
-
-
-def build_engine(
-    library: Any,
-    target: str,
-    graph: Path,
-    architectures: Sequence[int],
-    *,
-    timing_cache: bytes | None = None,
-) -> EnginePlan:
-    """Build a strongly typed engine for batches of one, TF32 off.
-
-    Args:
-        library: ``tensorrt`` or ``tensorrt_rtx``.
-        target: its target name.
-        graph: the ONNX file; a dynamic first axis becomes 1.
-        architectures: compute capabilities; more than one only for ``tensorrt_rtx``.
-        timing_cache: that of an earlier build.
-
-    Raises:
-        EdgeKDError: the graph does not parse or does not build; the message carries the library's log.
-    """
-    log = MessageLog(library)
-    start = time.perf_counter()
-    builder = library.Builder(log.logger)
-    network = _parse_graph(library, builder, log, graph)
-    config = builder.create_builder_config()
-    # On by default in TensorRT; it rounds the factors of fp32 products to 10 bits.
-    config.clear_flag(library.BuilderFlag.TF32)
-    inputs = [network.get_input(index) for index in range(network.num_inputs)]
-    shapes = {tensor.name: _fix_batch(tensor) for tensor in inputs}
-    dynamic = {tensor.name: shapes[tensor.name] for tensor in inputs if -1 in tuple(tensor.shape)}
-    if dynamic:
-        _add_profile(builder, config, dynamic)
-    cache = None
-    if target == "tensorrt-rtx":
-        config.num_compute_capabilities = len(architectures)
-        for index, number in enumerate(architectures):
-            if not config.set_compute_capability(library.ComputeCapability(number), index):
-                raise EdgeKDError(f"{PACKAGES[target]} refuses sm_{number}", received=log.format_errors())
-    else:
-        cache = config.create_timing_cache(timing_cache or b"")
-        if not config.set_timing_cache(cache, ignore_mismatch=False):
-            # Measured on another GPU or by another version: start anew.
-            cache = config.create_timing_cache(b"")
-            config.set_timing_cache(cache, ignore_mismatch=False)
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
-        raise EdgeKDError(f"{PACKAGES[target]} could not build {graph.name}", received=log.format_errors())
-    facts = {
-        "library": f"{PACKAGES[target]} {library.__version__}",
-        "platform": describe_platform(),
-        "architectures": list(architectures),
-        "inputs": shapes,
-        "layers": network.num_layers,
-        "layer_dtypes": _count_layer_dtypes(network),
-        "strongly_typed": True,
-        "tf32": bool(config.get_flag(library.BuilderFlag.TF32)),
-        "build_s": round(time.perf_counter() - start, 3),
-        "command": format_command(target, dynamic, architectures),
-        "warnings": log.list_warnings(),
-    }
-    return EnginePlan(bytes(plan), None if cache is None else bytes(cache.serialize()), facts)
-
-
-def format_command(target: str, shapes: Mapping[str, Sequence[int]], architectures: Sequence[int]) -> str:
-    """Return the command line that builds the same engine with the library's own tool.
-
-    Args:
-        target: the target.
-        shapes: shapes of the inputs with a dynamic batch; the tools refuse them for static ones.
-        architectures: compute capabilities.
-    """
-    command = f"--onnx={GRAPH_FILE} --saveEngine={ENGINE_FILE} --noTF32"
-    if shapes:
-        command += " --shapes=" + ",".join(f"{name}:{'x'.join(map(str, s))}" for name, s in shapes.items())
-    if target == "tensorrt":
-        return f"trtexec {command} --stronglyTyped"
-    return f"tensorrt_rtx {command} --computeCapabilities={','.join(map(str, architectures))}"
-
-
-def _parse_graph(library: Any, builder: Any, log: MessageLog, graph: Path) -> Any:
-    network = builder.create_network(1 << int(library.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = library.OnnxParser(network, log.logger)
-    if not parser.parse_from_file(str(graph)):
-        errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        texts = "; ".join(f"{e.node_operator()} {e.node_name()}: {e.desc()}".strip() for e in errors)
-        raise EdgeKDError(f"TensorRT's parser refuses {graph.name}", received=texts or log.format_errors())
-    return network
-
-
-def _fix_batch(tensor: Any) -> list[int]:
-    """Return the shape of an input with a batch of one."""
-    batch, *image = tuple(tensor.shape)
-    if batch not in (-1, 1) or -1 in image:
-        raise EdgeKDError(
-            "the engine graph has another shape than (batch, C, h, w) with C, h and w fixed",
-            received=f"{tensor.name} {(batch, *image)}",
-        )
-    return [1, *image]
-
-
-def _add_profile(builder: Any, config: Any, shapes: Mapping[str, Sequence[int]]) -> None:
-    """Fix the shapes of dynamic inputs: lowest, usual and highest are the same."""
-    profile = builder.create_optimization_profile()
-    for name, shape in shapes.items():
-        profile.set_shape(name, tuple(shape), tuple(shape), tuple(shape))
-    config.add_optimization_profile(profile)
-
-
-def _count_layer_dtypes(network: Any) -> dict[str, int]:
-    """Return how many multiplying layers write each dtype; strongly typed, the engine keeps the graph's."""
-    counts: dict[str, int] = {}
-    for index in range(network.num_layers):
-        layer = network.get_layer(index)
-        if layer.type.name in MULTIPLYING_LAYERS:
-            name = layer.get_output(0).dtype.name
-            counts[name] = counts.get(name, 0) + 1
-    return counts
 
 
 def _find_timing_cache(bundle: Bundle, target: str, precision: str) -> bytes | None:

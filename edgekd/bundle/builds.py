@@ -91,6 +91,11 @@ class Build:
         """
         return resolve_checked_file(self.path, self.record.files, name)
 
+    def check_files(self) -> None:
+        """Check every file; IntegrityError where one is missing or changed."""
+        for name in self.record.files:
+            self.resolve_file(name)
+
 
 def list_builds(bundle: Bundle) -> list[Build]:
     """Return the builds of ``bundle``, sorted by name; their records are checked, their files when resolved.

@@ -109,11 +109,6 @@ def test_what_cannot_be_built_is_refused_before_anything_is_written(
     assert list_builds(student_bundle) == []
 
 
-def test_calibration_data_without_int8_are_refused(student_bundle: Bundle) -> None:
-    with pytest.raises(UsageError, match="int8 only"):
-        export_bundle(student_bundle, ["onnx"], calib=Path("data"), quiet=True)
-
-
 def test_a_core_that_computes_something_else_is_refused(new_student, tmp_path: Path) -> None:
     bundle = new_student(tmp_path / "a.edgekd")
     weights = tiny_student.build_weights(1, 2)

@@ -9,13 +9,8 @@ import pytest
 from edgekd.bundle import Bundle, find_build, list_builds
 from edgekd.errors import EdgeKDError, MachineError
 from edgekd.export import tensorrt as builder
-from edgekd.export.tensorrt import (
-    build_engine,
-    build_tensorrt,
-    choose_architectures,
-    format_command,
-    pick_library,
-)
+from edgekd.export.tensorrt import build_tensorrt, choose_architectures, pick_library
+from edgekd.export.tensorrt_engine import build_engine, format_command
 from edgekd.preprocess.device import CudaDevice, find_device
 from edgekd.specs import PreprocessSpec
 
