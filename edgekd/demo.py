@@ -110,7 +110,7 @@ def _show_demo(
 ) -> Answer:
     models = _list_models(result)
     latency_ms = {name: one.percentiles_ms["p50"] for name, one in latency.results}
-    engines = {build.name: latency_ms.get(build.name) for build in builds}
+    targets = [f"{build.record.target} ms" for build in builds]
     columns = (
         "network",
         *SCORE_COLUMNS,
@@ -126,16 +126,17 @@ def _show_demo(
             format_count(row["parameters"]),
             format_count(row["macs"]),
             format_bytes(row["size_bytes"]),
-            *(_show_latency(row["name"], build, engines[build.name]) for build in builds),
+            *(_show_latency(row["name"], build, latency_ms.get(build.name)) for build in builds),
         )
         for row in models
     )
-    table = Table("Test split; latency of the student, one frame, end to end", columns, rows)
+    table = Table("Test split; p50 latency of the student, one frame, end to end", columns, rows)
     data = {
         "networks": models,
         "untrained_student": result.record.untrained_test,
         "engines": {
-            build.name: {"p50_ms": engines[build.name], "status": build.record.status} for build in builds
+            build.name: {"p50_ms": latency_ms.get(build.name), "status": build.record.status}
+            for build in builds
         },
         "parity": parity.to_dict(),
         "bundle": result.bundle,
