@@ -117,7 +117,7 @@ def _show_demo(
         "parameters",
         "MACs",
         "size",
-        *(f"{name} p50 ms" for name in engines),
+        *targets,
     )
     rows = tuple(
         (
