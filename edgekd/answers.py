@@ -101,8 +101,14 @@ def show_parity(report: ParityReport) -> Answer:
     if report.skipped:
         shown.append(tables.build_skipped_table(content))
     reasons = [f"{one.candidate}: {text}" for one in report.results for text in one.reasons]
-    verdict = "parity passed" if report.passed else "parity did not pass"
-    return Answer(content, shown, [*reasons, verdict], exit_code=int(not report.passed))
+    return Answer(content, shown, [*reasons, describe_verdict(report)], exit_code=int(not report.passed))
+
+
+def describe_verdict(report: ParityReport) -> str:
+    """Return the verdict in a line; golden frames alone never show more than agreement."""
+    if report.data is None:
+        return f"{'consistent' if report.passed else 'inconsistent'} with the golden frames"
+    return "parity passed" if report.passed else "parity did not pass"
 
 
 def show_latency(report: BenchmarkReport) -> Answer:

@@ -19,11 +19,15 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekd.errors import EdgeKDError
+from edgekd.errors import EdgeKDError, MachineError
 from edgekd.tables import Table
 
 INTERNAL_ERROR = EdgeKDError.exit_code
 INTERRUPTED = 130
+# Packages that whole verbs need from their first import on, and the extra that brings them.
+EXTRAS = dict.fromkeys(
+    ("torch", "monai", "lightning_fabric", "safetensors", "matplotlib", "onnx", "onnxscript"), "train"
+)
 # A number with or without its unit, or the sign for one that was not measured.
 NUMBER = re.compile(r"^([-+]?[\d,.]+( ?(%|ms|kB|MB|M|G))?|–|not measured)$")
 
@@ -88,6 +92,10 @@ def _run(verb: Callable[[], Answer], *, as_json: bool, debug: bool) -> int:
         _print_error(str(error), error.exit_code, as_json=as_json, debug=debug)
         return error.exit_code
     except Exception as error:
+        missing = _find_missing_extra(error)
+        if missing is not None:
+            _print_error(missing, MachineError.exit_code, as_json=as_json, debug=debug)
+            return MachineError.exit_code
         what = f"internal error: {type(error).__name__}: {error}"
         text = f"{what}. Next: run it again with --debug and report it"
         _print_error(text, INTERNAL_ERROR, as_json=as_json, debug=debug)
@@ -97,6 +105,15 @@ def _run(verb: Callable[[], Answer], *, as_json: bool, debug: bool) -> int:
     else:
         _print_answer(answer)
     return answer.exit_code
+
+
+def _find_missing_extra(error: Exception) -> str | None:
+    """Return the message for a verb whose packages come with an extra that is not installed."""
+    package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if package not in EXTRAS:
+        return None
+    action = f'pip install "edgekd[{EXTRAS[package]}]"'
+    return str(MachineError(f"this needs the package {package}, which is not installed", action=action))
 
 
 def _print_error(text: str, exit_code: int, *, as_json: bool, debug: bool) -> None:

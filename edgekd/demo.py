@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekd.answers import SCORE_COLUMNS, format_scores, list_networks
+from edgekd.answers import SCORE_COLUMNS, describe_verdict, format_scores, list_networks
 from edgekd.atomic import check_output_is_new
 from edgekd.benchmarks import (
     BenchmarkReport,
@@ -145,7 +145,7 @@ def _show_demo(
     untrained = result.record.untrained_test["dice"] or 0.0
     lines = [
         f"an untrained student has Dice {100 * untrained:.1f} %",
-        "parity passed" if parity.passed else "parity did not pass",
+        describe_verdict(parity),
         f"bundle: {result.bundle}",
         f"report: {report}",
     ]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 
 from edgekd.bundle import Build, Bundle, check_precision, check_target, write_build
 from edgekd.errors import MachineError, UsageError
 from edgekd.export.agreement import run_on_golden_frames
-from edgekd.export.onnx import build_onnx, find_graphs
+from edgekd.export.source_graphs import find_graphs
 from edgekd.progress import Progress
 from edgekd.runtime import find_obstacle
+
+TRACING_PACKAGES = ("torch", "onnx", "onnxscript")
 
 
 def export_bundle(
@@ -73,7 +76,22 @@ def _check_request(targets: Sequence[str], precisions: Sequence[str]) -> None:
 def _provide_graphs(bundle: Bundle, targets: Sequence[str]) -> Build:
     """Return the ONNX build, made anew where it is asked for by name."""
     existing = find_graphs(bundle)
-    return build_onnx(bundle) if existing is None or "onnx" in targets else existing
+    if existing is not None and "onnx" not in targets:
+        return existing
+    _check_tracing_is_possible(bundle)
+    from edgekd.export.onnx import build_onnx
+
+    return build_onnx(bundle)
+
+
+def _check_tracing_is_possible(bundle: Bundle) -> None:
+    missing = [name for name in TRACING_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MachineError(
+            f"the ONNX graphs of {bundle.path} must be traced, which needs {', '.join(missing)}",
+            action=f"run `edgekd export {bundle.path.name} --target onnx` on the workstation, then copy it; "
+            'or pip install "edgekd[train]" here',
+        )
 
 
 def _build_target(bundle: Bundle, graphs: Build, target: str, sm: Sequence[str | int] | None) -> Build:

@@ -1,14 +1,12 @@
-"""The ONNX build: core, deploy and engine graphs in float32, checked in ONNX Runtime."""
+"""The ONNX build: core, deploy, engine and preprocessing graphs in float32, checked in ONNX Runtime."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import onnx
 
-from edgekd import __version__
-from edgekd.bundle import Build, Bundle, find_build, list_builds, write_build
+from edgekd.bundle import Build, Bundle, write_build
 from edgekd.errors import MachineError
 from edgekd.export.agreement import Runner, check_core_logits, check_preprocessing, run_on_golden_frames
 from edgekd.export.graphs import (
@@ -18,10 +16,17 @@ from edgekd.export.graphs import (
     build_engine_graph,
     build_preprocess_graph,
 )
+from edgekd.export.source_graphs import (
+    CORE_FILE,
+    DEPLOY_FILE,
+    ENGINE_FILE,
+    PREPROCESS_FILE,
+    describe_bundle,
+)
 
 
 def build_onnx(bundle: Bundle, core: onnx.ModelProto | None = None) -> Build:
-    """Make the three graphs of a student, check them and write ``builds/onnx-fp32-cpu``.
+    """Make the graphs of a student and of its preprocessing, check them and write ``builds/onnx-fp32-cpu``.
 
     Args:
         bundle: the bundle.
@@ -37,6 +42,7 @@ def build_onnx(bundle: Bundle, core: onnx.ModelProto | None = None) -> Build:
 
         core = trace_core(bundle)
     spec = bundle.manifest.preprocess
+    preprocess = build_preprocess_graph(spec)
     facts: dict[str, Any] = {
         "opset": OPSET,
         "ir_version": core.ir_version,
@@ -45,14 +51,13 @@ def build_onnx(bundle: Bundle, core: onnx.ModelProto | None = None) -> Build:
         "onnxruntime": onnxruntime.__version__,
         "preprocess_sha256": spec.compute_hash(),
         "logits_max_difference": check_core_logits(_run_graph(core, "image"), bundle),
-        "preprocess_max_difference": check_preprocessing(
-            _run_graph(build_preprocess_graph(spec), "frame"), spec
-        ),
+        "preprocess_max_difference": check_preprocessing(_run_graph(preprocess, "frame"), spec),
     }
     graphs = {
-        "core.onnx": core,
-        "deploy.onnx": build_deploy_graph(core, spec),
-        "engine.onnx": build_engine_graph(core),
+        CORE_FILE: core,
+        DEPLOY_FILE: build_deploy_graph(core, spec),
+        ENGINE_FILE: build_engine_graph(core),
+        PREPROCESS_FILE: preprocess,
     }
     build = write_build(
         bundle,
@@ -65,24 +70,6 @@ def build_onnx(bundle: Bundle, core: onnx.ModelProto | None = None) -> Build:
         facts=facts,
     )
     return run_on_golden_frames(bundle, build)
-
-
-def find_graphs(bundle: Bundle) -> Build | None:
-    """Return the fp32 ONNX build, from which every other build is made, or None where there is none yet."""
-    names = {(build.record.target, build.record.precision_asked) for build in list_builds(bundle)}
-    return find_build(bundle, "onnx", "fp32") if ("onnx", "fp32") in names else None
-
-
-def describe_bundle(bundle: Bundle) -> dict[str, str]:
-    """Return what travels inside a graph: the facts that a reader without the bundle needs, as text."""
-    manifest = bundle.manifest
-    return {
-        "edgekd_version": __version__,
-        "edgekd_manifest_sha256": bundle.manifest_sha256,
-        "edgekd_model": manifest.name,
-        "edgekd_classes": json.dumps(manifest.classes.names),
-        "edgekd_preprocess": json.dumps(manifest.preprocess.model_dump(mode="json"), sort_keys=True),
-    }
 
 
 def _write_graph(graph: onnx.ModelProto, bundle: Bundle) -> bytes:

@@ -9,8 +9,7 @@ from typing import Any
 from edgekd.bundle import Build, Bundle, write_build
 from edgekd.errors import MachineError
 from edgekd.export.agreement import Runner, check_preprocessing, run_on_golden_frames
-from edgekd.export.graphs import build_preprocess_graph
-from edgekd.export.onnx import describe_bundle
+from edgekd.export.source_graphs import DEPLOY_FILE, PREPROCESS_FILE, describe_bundle
 
 
 def build_openvino(bundle: Bundle, graphs: Build) -> Build:
@@ -22,11 +21,11 @@ def build_openvino(bundle: Bundle, graphs: Build) -> Build:
     """
     openvino = _import_openvino()
     core = openvino.Core()
-    model = core.read_model(graphs.resolve_file("deploy.onnx"))
+    model = core.read_model(graphs.resolve_file(DEPLOY_FILE))
     for key, value in describe_bundle(bundle).items():
         model.set_rt_info(value, ["edgekd", key.removeprefix("edgekd_")])
     spec = bundle.manifest.preprocess
-    preprocess = _run_graph(core, build_preprocess_graph(spec).SerializeToString())
+    preprocess = _run_graph(core, graphs.resolve_file(PREPROCESS_FILE))
     facts: dict[str, Any] = {
         "openvino": openvino.__version__,
         "preprocess_sha256": spec.compute_hash(),
@@ -48,7 +47,7 @@ def build_openvino(bundle: Bundle, graphs: Build) -> Build:
     return run_on_golden_frames(bundle, build)
 
 
-def _run_graph(core: Any, graph: bytes) -> Runner:
+def _run_graph(core: Any, graph: Path) -> Runner:
     compiled = core.compile_model(core.read_model(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda value: compiled({0: value})[0]
 

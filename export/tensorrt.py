@@ -9,7 +9,8 @@ from typing import Any
 from edgekd.bundle import Build, Bundle, list_builds
 from edgekd.errors import MachineError
 from edgekd.export.kernels import compile_kernels, parse_architecture
-from edgekd.export.tensorrt_engine import ENGINE_FILE, GRAPH_FILE, build_engine
+from edgekd.export.source_graphs import ENGINE_FILE
+from edgekd.export.tensorrt_engine import PLAN_FILE, build_engine
 from edgekd.preprocess.device import CudaDevice, find_device
 from edgekd.runtime.tensorrt_library import PACKAGES, import_library
 
@@ -46,10 +47,10 @@ def build_tensorrt(
     target, library, device, notices = pick_library(target)
     architectures = choose_architectures(library, target, device, sm)
     kernels = compile_kernels(bundle.manifest.preprocess, architectures)
-    graph = graphs.resolve_file(GRAPH_FILE)
+    graph = graphs.resolve_file(ENGINE_FILE)
     timing_cache = _find_timing_cache(bundle, target, precision) if device is not None else None
     engine = build_engine(library, target, graph, architectures, timing_cache=timing_cache)
-    files: dict[str, bytes | Path] = {**kernels.files, GRAPH_FILE: graph, ENGINE_FILE: engine.plan}
+    files: dict[str, bytes | Path] = {**kernels.files, ENGINE_FILE: graph, PLAN_FILE: engine.plan}
     if engine.timing_cache is not None:
         files[TIMING_CACHE_FILE] = engine.timing_cache
     fields: dict[str, Any] = {

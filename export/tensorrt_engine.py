@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.errors import EdgeKDError
+from edgekd.export.source_graphs import ENGINE_FILE
 from edgekd.runtime.tensorrt_library import PACKAGES, MessageLog, describe_platform
 
-ENGINE_FILE, GRAPH_FILE = "student.engine", "engine.onnx"
+PLAN_FILE = "student.engine"
 MULTIPLYING_LAYERS = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
 
 
@@ -101,7 +102,7 @@ def format_command(target: str, shapes: Mapping[str, Sequence[int]], architectur
         shapes: shapes of the inputs with a dynamic batch; the tools refuse them for static ones.
         architectures: compute capabilities.
     """
-    command = f"--onnx={GRAPH_FILE} --saveEngine={ENGINE_FILE} --noTF32"
+    command = f"--onnx={ENGINE_FILE} --saveEngine={PLAN_FILE} --noTF32"
     if shapes:
         command += " --shapes=" + ",".join(f"{name}:{'x'.join(map(str, s))}" for name, s in shapes.items())
     if target == "tensorrt":

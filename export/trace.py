@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from edgekd.bundle import WEIGHTS_FILE, Bundle
-from edgekd.errors import IntegrityError, MachineError, UsageError
+from edgekd.errors import IntegrityError, UsageError
 from edgekd.export.graphs import IR_VERSION, OPSET, check_core
 
 if TYPE_CHECKING:
@@ -29,17 +29,11 @@ def trace_core(bundle: Bundle) -> onnx.ModelProto:
     onnxruntime 1.23 and TensorRT 10.3 (JetPack 6) read.
 
     Raises:
-        MachineError: torch is missing.
         UsageError: the network holds something that has no ONNX form.
         IntegrityError: the weights do not fit the network, or the graph would need a newer opset or IR.
     """
-    try:
-        import torch
-    except ModuleNotFoundError as error:
-        raise MachineError(
-            "the graphs of this bundle have not been traced, and that needs torch, which is not installed",
-            action=f"run `edgekd export {bundle.path.name} --target onnx` on the workstation, then copy it",
-        ) from error
+    import torch
+
     spec = bundle.manifest.preprocess
     # A batch of one would make the exporter treat N as the constant 1.
     example = torch.zeros(2, spec.channels, spec.height, spec.width)

@@ -19,7 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from edgekd import cli
-from edgekd.bundle import Bundle
+from edgekd.bundle import Bundle, find_build, write_build
 
 runner = CliRunner()
 SMALL = ["--image-size", "32", "--epochs", "1", "--teacher", "unet-narrow", "--student", "unet-narrow-xs"]
@@ -241,6 +241,35 @@ def test_one_changed_byte_is_found(bundle_copy: Bundle, name: str, verb: str) ->
     assert_refused(run(verb, bundle_copy.path), 4, Path(name).name)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"mean": (0.25,), "std": (0.5,)}, {"mean": (0.4,)}, {"scale": 1 / 128}],
+    ids=["mean and std swapped", "another mean", "another scale"],
+)
+def test_changed_preprocessing_under_valid_seals_fails_parity(
+    bundle_copy: Bundle, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    pytest.importorskip("onnx", reason="onnx writes the graphs")
+    import tiny_student
+
+    from edgekd.export.graphs import build_deploy_graph
+
+    build = find_build(bundle_copy, "onnx")
+    spec = bundle_copy.manifest.preprocess.model_copy(update=changes)
+    core = tiny_student.build_tiny_core(tiny_student.build_weights(1, 2), spec.height, spec.width)
+    files = {name: build.resolve_file(name) for name in build.record.files}
+    facts = build.record.model_dump(
+        include={"target", "precision_asked", "precision_effective", "device", "facts"}
+    )
+    planted = {**files, "deploy.onnx": build_deploy_graph(core, spec).SerializeToString()}
+    write_build(bundle_copy, **facts, status="run", files=planted)
+    assert run("inspect", bundle_copy.path).exit_code == 0
+    out = tmp_path / "out"
+    done = run("parity", bundle_copy.path, "--target", "onnx", "--out", out)
+    assert done.exit_code == 1, (done.stdout, done.stderr)
+    assert json.loads((out / "parity.json").read_text())["results"][0]["conclusion"] == "inconsistent"
+
+
 def test_newer_schema_is_refused(bundle_copy: Bundle) -> None:
     from edgekd.bundle.records import write_record
 
@@ -278,6 +307,25 @@ def test_full_disk_leaves_no_masks(
     out = tmp_path / "masks"
     assert_refused(run("predict", device_bundle.path, data / "images", "--out", out), 3, "the disk is full")
     assert not list(tmp_path.glob("*masks*"))
+
+
+@pytest.mark.parametrize("verb", ["parity", "benchmark"])
+def test_full_disk_leaves_no_results(
+    device_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    _fill_disk(monkeypatch)
+    extra = ["--min-queries", 1, "--min-seconds", 0] if verb == "benchmark" else []
+    done = run(verb, device_bundle.path, "--target", "onnx", *extra, "--out", tmp_path / "out", "--quiet")
+    assert_refused(done, 3, "the disk is full")
+    assert not list(tmp_path.iterdir())
+
+
+def test_full_disk_leaves_no_run(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch", reason="distillation needs torch")
+    _fill_disk(monkeypatch)
+    out = data.parent / "run"
+    assert_refused(run("distill", data, "--out", out, *SMALL, "--quiet"), 3, "the disk is full")
+    assert [path.name for path in data.parent.iterdir()] == ["data"]
 
 
 @pytest.mark.slow

@@ -70,6 +70,14 @@ def test_error_is_one_line_and_its_exit_code(error: BaseException, exit_code: in
     assert json.loads(as_json.stdout)["exit_code"] == exit_code
 
 
+def test_package_of_an_extra_that_is_missing_names_the_extra() -> None:
+    done = runner.invoke(_build_app(ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn")))
+    assert done.exit_code == 3
+    assert 'pip install "edgekd[train]"' in done.stderr
+    other = runner.invoke(_build_app(ModuleNotFoundError("No module named 'tirch'", name="tirch")))
+    assert other.exit_code == 70
+
+
 def test_debug_shows_the_traceback() -> None:
     assert "Traceback" not in runner.invoke(_build_app(InputError("no"))).stderr
     assert "Traceback" in runner.invoke(_build_app(InputError("no")), ["--debug"]).stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -19,7 +20,7 @@ import torch
 from disc_runs import build_distill_config, build_train_config, write_discs
 
 from edgekd.distill import DistillResult, distill, finish, loop, train
-from edgekd.errors import InputError, IntegrityError, UsageError
+from edgekd.errors import InputError, IntegrityError, MachineError, UsageError
 
 STEPS = 2
 """Steps an epoch: 10 training images, batches of 4."""
@@ -110,6 +111,25 @@ def test_a_death_while_finishing_and_resume(
     resumed = distill(build_distill_config(), discs, tmp_path / "run", control=True, resume=True, quiet=True)
     assert hash_networks(resumed) == hash_networks(whole)
     assert (resumed.out / "reference.npz").is_file()
+
+
+@pytest.mark.parametrize("writes", [1, 4, 10, 16])
+def test_a_full_disk_and_resume(
+    whole: DistillResult, discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    flush, calls = os.fsync, iter(range(1000))
+
+    def refuse(handle: int) -> None:
+        if next(calls) >= writes:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        flush(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse)
+        with pytest.raises(MachineError, match="the disk is full"):
+            distill(build_distill_config(), discs, tmp_path / "run", control=True, quiet=True)
+    resumed = distill(build_distill_config(), discs, tmp_path / "run", control=True, resume=True, quiet=True)
+    assert hash_networks(resumed) == hash_networks(whole)
 
 
 def test_best_weights_survive_an_interruption(

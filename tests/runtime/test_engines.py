@@ -152,6 +152,15 @@ def test_a_changed_graph_is_not_loaded(bundle_copy: Bundle, target: str) -> None
         load(bundle_copy, target)
 
 
+def test_a_changed_description_of_the_graph_is_not_loaded(bundle_copy: Bundle) -> None:
+    pytest.importorskip("openvino")
+    path = find_build(bundle_copy, "openvino").path / "deploy.xml"
+    # Still a graph that OpenVINO reads: a comment more.
+    path.write_text(path.read_text() + "<!-- -->\n")
+    with pytest.raises(IntegrityError, match=r"deploy\.xml"):
+        load(bundle_copy, "openvino")
+
+
 def test_another_effective_precision_is_refused(
     device_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
