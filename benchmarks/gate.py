@@ -9,13 +9,13 @@ from pathlib import Path
 from edgekd.atomic import check_output_is_new
 from edgekd.benchmarks.environment import describe_environment
 from edgekd.benchmarks.gallery import draw_cases, draw_golden
-from edgekd.benchmarks.golden import MIN_AGREEMENT, GoldenResult, compare_golden
+from edgekd.benchmarks.golden import GoldenResult, compare_golden
 from edgekd.benchmarks.overlays import list_legend
 from edgekd.benchmarks.parity import ParityResult, check_same_bundle, compare_recordings
 from edgekd.benchmarks.parity_report import ParityReport, write_parity
 from edgekd.benchmarks.recording import match_cases, record_segmenter, score_at_frame_size
 from edgekd.benchmarks.selection import Choice, choose_builds, format_command
-from edgekd.bundle import Bundle, GoldenFrames, Recording, load_recording, read_golden
+from edgekd.bundle import MIN_AGREEMENT, Bundle, GoldenFrames, Recording, load_recording, read_golden
 from edgekd.data import Case
 from edgekd.errors import InputError, UsageError
 from edgekd.stats import DEFAULT_MARGINS

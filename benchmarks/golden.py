@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, Literal
 
-from edgekd.bundle import GoldenFrames
+from edgekd.bundle import MIN_AGREEMENT, GoldenFrames
 from edgekd.errors import GateFailure
 from edgekd.runtime import Segmenter
-
-MIN_AGREEMENT: Mapping[str, float] = {"fp32": 0.9995, "fp16": 0.999, "bf16": 0.99, "int8": 0.98}
-"""Part of the pixels that must be equal, by precision.
-
-In float32 two correct engines differ by rounding alone, about 1e-5 in the logits, which turns only pixels
-whose two best classes are as near as that; they lie on borders and stay below one in 2000. A swapped
-mean, another resize or a lost channel order moves whole borders and turns more. Reduced precision moves
-borders by its nature: there the floor finds gross faults only; a data set says whether accuracy suffered."""
 
 
 @dataclasses.dataclass(frozen=True)

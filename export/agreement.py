@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.bundle import Build, Bundle, read_golden, write_build
+from edgekd.bundle import MIN_AGREEMENT, Build, Bundle, read_golden, write_build
 from edgekd.errors import GateFailure
 from edgekd.preprocess import preprocess_frame
 from edgekd.runtime import load
@@ -68,6 +69,14 @@ def run_on_golden_frames(bundle: Bundle, build: Build) -> Build:
         "golden_pixel_agreement": 1 - different / masks.size,
         "golden_pixels_different": different,
     }
+    floor = MIN_AGREEMENT[record.precision_asked]
+    if agreement["golden_pixel_agreement"] < floor:
+        shutil.rmtree(build.path)
+        raise GateFailure(
+            f"the build {build.name} disagrees with the PyTorch student on the golden frames and was removed",
+            received=f"{agreement['golden_pixel_agreement']:.4%} of the pixels equal",
+            expected=f"at least {floor:.2%}",
+        )
     return write_build(
         bundle,
         target=record.target,

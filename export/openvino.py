@@ -32,8 +32,7 @@ def build_openvino(bundle: Bundle, graphs: Build) -> Build:
         "preprocess_max_difference": check_preprocessing(preprocess, spec),
     }
     with tempfile.TemporaryDirectory() as folder:
-        # The library would halve the weights to float16 by default.
-        openvino.save_model(model, Path(folder) / "deploy.xml", compress_to_fp16=False)
+        _save_model(openvino, model, Path(folder) / "deploy.xml")
         build = write_build(
             bundle,
             target="openvino",
@@ -50,6 +49,19 @@ def build_openvino(bundle: Bundle, graphs: Build) -> Build:
 def _run_graph(core: Any, graph: Path) -> Runner:
     compiled = core.compile_model(core.read_model(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda value: compiled({0: value})[0]
+
+
+def _save_model(openvino: Any, model: Any, path: Path) -> None:
+    try:
+        # The library would halve the weights to float16 by default.
+        openvino.save_model(model, path, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise MachineError(
+            "OpenVINO could not write its graph",
+            received=str(error).strip().splitlines()[-1],
+            expected=f"room in {path.parent.parent}",
+            action="free some space there, or name another folder by TMPDIR",
+        ) from error
 
 
 def _import_openvino() -> Any:

@@ -25,6 +25,12 @@ def test_failed_write_keeps_the_old_content(tmp_path: Path, monkeypatch: pytest.
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_used_up_quota_is_a_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match="the disk is full"), staged_folder(tmp_path / "out"):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+    assert not list(tmp_path.iterdir())
+
+
 def test_other_os_errors_pass_through(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(FileExistsError):

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -270,6 +271,13 @@ def test_changed_preprocessing_under_valid_seals_fails_parity(
     assert json.loads((out / "parity.json").read_text())["results"][0]["conclusion"] == "inconsistent"
 
 
+@pytest.mark.parametrize("name", ["deploy.onnx", "preprocess.onnx"])
+def test_export_starts_from_no_changed_graph(bundle_copy: Bundle, name: str) -> None:
+    pytest.importorskip("openvino")
+    _change_byte(bundle_copy.path / "builds" / "onnx-fp32-cpu" / name)
+    assert_refused(run("export", bundle_copy.path, "--target", "openvino", "--quiet"), 4, name)
+
+
 def test_newer_schema_is_refused(bundle_copy: Bundle) -> None:
     from edgekd.bundle.records import write_record
 
@@ -326,6 +334,26 @@ def test_full_disk_leaves_no_run(data: Path, monkeypatch: pytest.MonkeyPatch) ->
     out = data.parent / "run"
     assert_refused(run("distill", data, "--out", out, *SMALL, "--quiet"), 3, "the disk is full")
     assert [path.name for path in data.parent.iterdir()] == ["data"]
+
+
+def test_interrupted_benchmark_keeps_what_was_measured_and_says_so(
+    device_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgekd.benchmarks import latency
+
+    measure, calls = latency._time_query, iter(range(100))
+
+    def interrupt(*arguments: Any) -> int:
+        if next(calls) == 50:
+            raise KeyboardInterrupt
+        return measure(*arguments)
+
+    monkeypatch.setattr(latency, "_time_query", interrupt)
+    done = run("benchmark", device_bundle.path, "--target", "null", "--out", tmp_path / "out", "--quiet")
+    assert done.exit_code == 130, (done.stdout, done.stderr)
+    report = json.loads((tmp_path / "out" / "benchmark.json").read_text())
+    # Twenty of the fifty were for warming up.
+    assert [one["num_samples"] for one in report["results"]] == [30]
 
 
 @pytest.mark.slow

@@ -12,7 +12,14 @@ from edgekd.bundle.builds import (
     write_build,
 )
 from edgekd.bundle.files import FileFact
-from edgekd.bundle.golden import GOLDEN_FILE, GoldenFrames, load_golden, read_golden, write_golden
+from edgekd.bundle.golden import (
+    GOLDEN_FILE,
+    MIN_AGREEMENT,
+    GoldenFrames,
+    load_golden,
+    read_golden,
+    write_golden,
+)
 from edgekd.bundle.manifest import MANIFEST_FILE, SCHEMA_VERSION, WEIGHTS_FILE, Manifest
 from edgekd.bundle.recording import Recording, load_recording, save_recording
 from edgekd.bundle.store import Bundle, write_bundle
@@ -20,6 +27,7 @@ from edgekd.bundle.store import Bundle, write_bundle
 __all__ = [
     "GOLDEN_FILE",
     "MANIFEST_FILE",
+    "MIN_AGREEMENT",
     "PRECISIONS",
     "SCHEMA_VERSION",
     "TARGETS",

@@ -98,7 +98,14 @@ def load_journal(checkpoint: Path) -> Journal:
     Raises:
         IntegrityError: it is damaged.
     """
-    return Journal(**_read_state(checkpoint)["journal"])
+    try:
+        return Journal(**_read_state(checkpoint)["journal"])
+    except (KeyError, TypeError) as error:
+        raise IntegrityError(
+            f"the checkpoint {checkpoint} holds no journal",
+            received=str(error),
+            action="remove the run and start it again",
+        ) from error
 
 
 def load_learner(checkpoint: Path, learner: Learner) -> None:
@@ -130,9 +137,16 @@ def _write_best(staging: Path, previous: Path | None, learner: Learner) -> None:
     if older is not None and older.is_file():
         best = _read_state(older.parent)["best"].get(learner.name)
         if best == [learner.best_dice, learner.best_epoch]:
-            os.link(older, target)
+            _link_or_copy(older, target)
             return
     _write_tensors(target, learner.best_weights)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
 
 
 def _name_best(learner: Learner) -> str:

@@ -60,6 +60,28 @@ def test_changed_preprocessing_fails_on_data(
     assert len(agreements) == 5
 
 
+def test_too_many_changed_pixels_fail_on_data_though_every_score_passes(
+    bundle: Bundle, add_build: Callable, data: Path, reference: Recording
+) -> None:
+    add_build("openvino")
+    wide = dict.fromkeys(("acc", "miou", "dice", "kappa"), 0.99)
+    result = run_parity(bundle, data=data, margins=wide, quiet=True).results[0]
+    assert set(result.verdict.metrics.values()) == {"pass"}
+    assert not result.passed
+    assert "computes something else" in result.reasons[0]
+
+
+def test_the_seed_decides_the_resamples(
+    bundle: Bundle, add_build: Callable, data: Path, reference: Recording
+) -> None:
+    add_build("openvino")
+    lower = [
+        run_parity(bundle, data=data, seed=seed, quiet=True).results[0].differences["dice"].lower
+        for seed in (1, 1, 2)
+    ]
+    assert lower[0] == lower[1] != lower[2]
+
+
 def test_one_bad_build_fails_the_report_though_another_passes(bundle: Bundle, add_build: Callable) -> None:
     add_build("onnx")
     add_build("openvino")
@@ -99,6 +121,12 @@ def test_precision_and_device_narrow_the_builds(bundle: Bundle, add_build: Calla
     assert [one.name for one in report.skipped] == ["onnx-fp32-cpu"]
     with pytest.raises(MachineError, match="NPU"):
         run_parity(bundle, device="NPU")
+
+
+def test_output_that_exists_is_refused_before_an_engine_is_looked_for(bundle: Bundle, tmp_path: Path) -> None:
+    # The bundle has no build, which would be the complaint if the output were looked at later.
+    with pytest.raises(UsageError, match="exists"):
+        run_parity(bundle, out=tmp_path)
 
 
 def test_reference_needs_data_and_data_a_reference(bundle: Bundle, add_build: Callable, data: Path) -> None:

@@ -38,6 +38,13 @@ def test_a_missing_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         devices.build_fabric(build_train_config(accelerator="cuda"))
 
 
+def test_fewer_gpus_than_asked_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(MachineError, match="not enough GPUs: received 1, expected 2"):
+        devices.build_fabric(build_train_config(accelerator="cuda", devices=2))
+
+
 def test_bf16_reaches_the_network_and_logits_come_back_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "has_fast_bf16", lambda accelerator: True)
     fabric, precision = devices.build_fabric(build_train_config(precision="bf16"))

@@ -154,6 +154,12 @@ def test_an_existing_folder_is_left_alone(discs: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_an_existing_folder_is_refused_before_data_are_read(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UsageError, match="--resume"):
+        train(build_train_config(), tmp_path / "nothing", tmp_path / "out", quiet=True)
+
+
 def test_bad_data_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         train(build_train_config(), tmp_path / "nothing", tmp_path / "out", quiet=True)

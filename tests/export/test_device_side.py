@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
 import pytest
 
-from edgekd.bundle import Bundle, find_build
+from edgekd.bundle import MIN_AGREEMENT, Bundle, find_build, list_builds, read_golden
+from edgekd.errors import GateFailure, MachineError
+from edgekd.export import agreement, export_bundle
 
 # Stands in for an environment where neither package is installed.
 WITHOUT_TRAINING = (
@@ -46,3 +49,31 @@ def test_without_graphs_the_workstation_is_named(student_bundle: Bundle) -> None
     assert done.returncode == 3
     assert "torch, onnx" in done.stderr
     assert "--target onnx` on the workstation" in done.stderr
+
+
+def test_build_that_disagrees_with_the_student_is_removed(
+    bundle_copy: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    golden = read_golden(bundle_copy)
+    masks = golden.masks.copy()
+    # One pixel in a thousand more than the floor lets pass.
+    count = int(masks.size * (1 - MIN_AGREEMENT["fp32"] + 1e-3))
+    masks.reshape(-1)[:count] ^= 1
+    monkeypatch.setattr(agreement, "read_golden", lambda _: dataclasses.replace(golden, masks=masks))
+    with pytest.raises(GateFailure, match="disagrees with the PyTorch student"):
+        export_bundle(bundle_copy, ["openvino"], quiet=True)
+    assert "openvino" not in {build.record.target for build in list_builds(bundle_copy)}
+
+
+def test_temporary_folder_without_room_is_no_internal_error(
+    bundle_copy: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openvino = pytest.importorskip("openvino", reason="openvino is not installed")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("Exception from src/core:\nbasic_ios::clear: iostream error")
+
+    monkeypatch.setattr(openvino, "save_model", refuse)
+    with pytest.raises(MachineError, match=r"could not write.*iostream error.*TMPDIR"):
+        export_bundle(bundle_copy, ["openvino"], quiet=True)

@@ -115,6 +115,13 @@ def test_an_absent_device_is_refused(device_bundle: Bundle, target: str, device:
         load(device_bundle, target, device=device)
 
 
+@pytest.mark.parametrize("device", ["AUTO", "HETERO:GPU,CPU"])
+def test_openvino_may_not_choose_the_device_itself(device_bundle: Bundle, device: str) -> None:
+    pytest.importorskip("openvino")
+    with pytest.raises(MachineError, match=f"finds no device {device}"):
+        load(device_bundle, "openvino", device=device)
+
+
 def list_devices(target: str) -> list[str]:
     if target == "openvino":
         import openvino

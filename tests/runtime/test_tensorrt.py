@@ -238,6 +238,15 @@ def test_changed_plan_is_noticed_before_it_is_loaded(write_engine: WriteBuild) -
         load(bundle, "tensorrt-rtx")
 
 
+def test_changed_kernel_is_noticed_before_it_is_loaded(write_engine: WriteBuild, driver: FakeDriver) -> None:
+    bundle = write_engine()
+    kernel = find_build(bundle, "tensorrt-rtx").path / "preprocess.sm_86.cubin"
+    kernel.write_bytes(kernel.read_bytes() + b"?")
+    with pytest.raises(IntegrityError, match=r"preprocess\.sm_86\.cubin"):
+        load(bundle, "tensorrt-rtx")
+    assert driver.retained == 0
+
+
 def test_closing_twice_is_allowed(write_engine: WriteBuild, driver: FakeDriver) -> None:
     segmenter: Segmenter = load(write_engine(), "tensorrt-rtx")
     segmenter.engine.close()
