@@ -3,14 +3,17 @@
 Every import of a room stands inside its verb, so that ``--help`` loads neither NumPy nor an engine.
 """
 
-from collections.abc import Callable
+import contextlib
+import shlex
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import edgekd
-from edgekd.console import Answer, answer_with, print_notice
+from edgekd.console import Answer, answer_with, print_notice, run_app
 
 app = typer.Typer(
     name="edgekd",
@@ -29,9 +32,7 @@ DataArgument = Annotated[
 ]
 BundleArgument = Annotated[
     Path | None,
-    typer.Argument(
-        metavar="[BUNDLE]", help="A bundle, NAME.edgekd; the last run of this folder where absent."
-    ),
+    typer.Argument(metavar="BUNDLE", help="A bundle, NAME.edgekd; the last run of this folder where absent."),
 ]
 RunOption = Annotated[Path | None, typer.Option("--out", help="Run folder; runs/<date>-<data> where absent.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="New folder for the results and a report.")]
@@ -178,9 +179,10 @@ def train(
     }
     machine = {"precision": precision, "devices": devices, "num_nodes": num_nodes, "seed": seed}
     resolved = load_config(TrainConfig, config, settings | machine)
-    return show_training(
-        run_training(resolved, data, _place_run(out, data, resume, quiet), resume=resume, quiet=quiet)
-    )
+    place = _place_run(out, data, resume, quiet)
+    with _explain_interrupt("train", data, place):
+        result = run_training(resolved, data, place, resume=resume, quiet=quiet)
+    return show_training(result)
 
 
 @_register(app, "distill", TRAINING)
@@ -216,9 +218,9 @@ def distill(
     machine = {"precision": precision, "devices": devices, "num_nodes": num_nodes, "seed": seed}
     resolved = load_config(DistillConfig, config, networks | settings | machine)
     place = _place_run(out, data, resume, quiet)
-    return show_distillation(
-        run_distillation(resolved, data, place, control=control, resume=resume, quiet=quiet)
-    )
+    with _explain_interrupt("distill", data, place):
+        result = run_distillation(resolved, data, place, control=control, resume=resume, quiet=quiet)
+    return show_distillation(result)
 
 
 @_register(app, "evaluate", TRAINING)
@@ -422,9 +424,20 @@ def _place_run(named: Path | None, data: Path, resume: bool, quiet: bool) -> Pat
     return place
 
 
+@contextlib.contextmanager
+def _explain_interrupt(verb: str, data: Path, place: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if not place.exists():
+            raise
+        command = shlex.join(["edgekd", verb, str(data), "--out", str(place), "--resume"])
+        raise KeyboardInterrupt(f"interrupted, the run is kept. Next: {command}") from interrupt
+
+
 def main() -> None:
     """Run the command line; never returns."""
-    app()
+    sys.exit(run_app(app, sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def run_benchmark(
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     options = {"data": data, "target": targets, "precision": precision, "device": device, "threads": threads}
     options |= {"min-queries": min_queries, "min-seconds": min_seconds}
-    choices, skipped = choose_builds(opened, targets or (), precision, device)
+    choices, skipped = choose_builds(opened, targets or (), precision, device, allow_probes=True)
     frames, description = _gather_frames(opened, data)
     results: list[tuple[str, LatencyResult]] = []
     interrupted = False
@@ -152,9 +152,10 @@ def write_benchmark(out: Path, report: BenchmarkReport) -> None:
         MachineError: the disk is full.
     """
     content = report.to_dict()
+    stages = tables.build_stage_table(content)
     shown = [
         tables.build_latency_table(content),
-        tables.build_stage_table(content),
+        *([stages] if stages.rows else []),
         *([tables.build_skipped_table(content)] if report.skipped else []),
         tables.build_environment_table(report.environment),
     ]

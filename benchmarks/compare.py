@@ -55,6 +55,9 @@ def compare_reports(paths: Sequence[Path]) -> Comparison:
         InputError: a path holds no result, or the files have no build in common to compare.
         IntegrityError: a file was written by a newer program.
     """
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"there is no report {path}", expected="a result folder or JSON file")
     if len(paths) < 2:
         raise UsageError("nothing to compare", received=f"{len(paths)} report", expected="two or more")
     columns = [_read_column(path) for path in paths]

@@ -167,10 +167,10 @@ def _build_latency(latency: Mapping[str, Any]) -> Html:
         _list_doubts(results),
         element("h3", "Distribution"),
         draw_distributions(results),
-        element("h3", "Stages"),
-        draw_stages(results),
-        _show(tables.build_stage_table(latency)),
     ]
+    stages = tables.build_stage_table(latency)
+    if stages.rows:
+        parts += [element("h3", "Stages"), draw_stages(results), _show(stages)]
     parts += [_show(tables.build_skipped_table(latency))] if latency["skipped"] else []
     return element("section", *(part for part in parts if part is not None))
 

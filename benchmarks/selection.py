@@ -7,10 +7,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edgekd.bundle import BuildRecord, Bundle, check_precision, find_build
+from edgekd.bundle import BuildRecord, Bundle, check_precision, check_target, find_build, list_builds
 from edgekd.errors import MachineError
 from edgekd.runtime import Segmenter, list_runnable, load
-from edgekd.runtime.catalogue import find_entry
 
 PROBES = ("null", "scripted")
 """Targets without a build: they measure the harness itself."""
@@ -45,7 +44,12 @@ class Skipped:
 
 
 def choose_builds(
-    bundle: Bundle, targets: Sequence[str] = (), precision: str | None = None, device: str | None = None
+    bundle: Bundle,
+    targets: Sequence[str] = (),
+    precision: str | None = None,
+    device: str | None = None,
+    *,
+    allow_probes: bool = False,
 ) -> tuple[list[Choice], list[Skipped]]:
     """Return the builds to run and those left out.
 
@@ -57,6 +61,7 @@ def choose_builds(
         targets: names of ``runtime.ENGINES``; empty takes all builds.
         precision: only builds of this precision; None takes all.
         device: where to run; None takes each build's own device.
+        allow_probes: take PROBES as targets too; their masks mean nothing.
 
     Raises:
         UsageError: an unknown target or precision.
@@ -65,6 +70,9 @@ def choose_builds(
     if precision is not None:
         check_precision(precision)
     if targets:
+        for target in targets:
+            if not (allow_probes and target in PROBES):
+                check_target(target)
         choices = [
             choice
             for target in dict.fromkeys(targets)
@@ -84,7 +92,6 @@ def format_command(verb: str, bundle: Path, options: Mapping[str, object]) -> st
 
 
 def _choose_target(bundle: Bundle, target: str, precision: str | None, device: str | None) -> list[Choice]:
-    find_entry(target)
     if target in PROBES:
         return [Choice(target, target, precision or "fp32", device)]
     found = [
@@ -92,12 +99,24 @@ def _choose_target(bundle: Bundle, target: str, precision: str | None, device: s
         for build, reason in list_runnable(bundle)
         if build.record.target == target and precision in (None, build.record.precision_asked)
     ]
+    if not found and target == "tensorrt":
+        _refer_to_rtx(bundle)
     if not found:
         find_build(bundle, target, precision or "fp32")  # raises the error that names the export command
     for build, reason in found:
         if reason is not None:
             raise MachineError(f"{build.name} cannot run here: {reason}")
     return [_build_choice(build.name, build.record, device) for build, _ in found]
+
+
+def _refer_to_rtx(bundle: Bundle) -> None:
+    """Raise MachineError where TensorRT-RTX built the engine that ``tensorrt`` is asked for."""
+    if any(build.record.target == "tensorrt-rtx" for build in list_builds(bundle)):
+        raise MachineError(
+            f"{bundle.path} holds no tensorrt build, only one of TensorRT-RTX",
+            action="name --target tensorrt-rtx, or build on the device's own GPU: "
+            f"edgekd export {bundle.path} --target tensorrt",
+        )
 
 
 def _choose_all(

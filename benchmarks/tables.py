@@ -137,7 +137,7 @@ def build_latency_table(report: Mapping[str, Any]) -> Table:
 
 
 def build_stage_table(report: Mapping[str, Any]) -> Table:
-    """Return one row a build: p50 of each stage in ms."""
+    """Return one row a build whose stages were measured: p50 of each stage in ms."""
     stages = list(
         dict.fromkeys(name for result in report["results"] for name in result["stage_percentiles_ms"])
     )
@@ -152,6 +152,7 @@ def build_stage_table(report: Mapping[str, Any]) -> Table:
             ),
         )
         for result in report["results"]
+        if result["stage_percentiles_ms"]
     )
     return Table("Stages, p50 in ms, from a loop of their own", ("Build", *stages), rows)
 

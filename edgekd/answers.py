@@ -116,7 +116,8 @@ def show_latency(report: BenchmarkReport) -> Answer:
     from edgekd.benchmarks import tables
 
     content = report.to_dict()
-    shown = [tables.build_latency_table(content), tables.build_stage_table(content)]
+    stages = tables.build_stage_table(content)
+    shown = [tables.build_latency_table(content), *([stages] if stages.rows else [])]
     if report.skipped:
         shown.append(tables.build_skipped_table(content))
     doubts = [f"{name}: {text}" for name, result in report.results for text in result.warnings]

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekd.errors import EdgeKDError, MachineError
+from edgekd.errors import EdgeKDError, MachineError, UsageError
 from edgekd.tables import Table
 
 INTERNAL_ERROR = EdgeKDError.exit_code
@@ -76,6 +76,26 @@ def answer_with(verb: Callable[..., Answer]) -> Callable[..., None]:
     return answered
 
 
+def run_app(app: typer.Typer, arguments: Sequence[str]) -> int:
+    """Run a Typer app and return its exit code; wrong usage is one line, and JSON with ``--json``."""
+    try:
+        # Without arguments: the help, as an answer and not as an error.
+        return int(app(args=list(arguments) or ["--help"], standalone_mode=False) or 0)
+    except Exception as error:
+        # Typer's usage errors have no public base class; each can say itself, and knows its context.
+        usage: Any = error
+        if not hasattr(usage, "format_message"):
+            raise
+        message = usage.format_message().rstrip(".")
+        if not message:  # a group without its verb: what it has to say is its help
+            usage.show()
+            return UsageError.exit_code
+        path = usage.ctx.command_path if usage.ctx is not None else "edgekd"
+        text = f"{message}. Next: {path} --help"
+        _print_error(text, UsageError.exit_code, as_json="--json" in arguments, debug="--debug" in arguments)
+        return UsageError.exit_code
+
+
 def print_notice(text: str, *, quiet: bool = False) -> None:
     """Print one line for people on stderr."""
     if not quiet:
@@ -85,8 +105,8 @@ def print_notice(text: str, *, quiet: bool = False) -> None:
 def _run(verb: Callable[[], Answer], *, as_json: bool, debug: bool) -> int:
     try:
         answer = verb()
-    except KeyboardInterrupt:
-        _print_error("interrupted", INTERRUPTED, as_json=as_json, debug=debug)
+    except KeyboardInterrupt as interrupt:
+        _print_error(str(interrupt) or "interrupted", INTERRUPTED, as_json=as_json, debug=debug)
         return INTERRUPTED
     except EdgeKDError as error:
         _print_error(str(error), error.exit_code, as_json=as_json, debug=debug)

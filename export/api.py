@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 
-from edgekd.bundle import Build, Bundle, check_precision, check_target, write_build
+from edgekd.bundle import TARGETS, Build, Bundle, check_precision, check_target, write_build
 from edgekd.errors import MachineError, UsageError
 from edgekd.export.agreement import run_on_golden_frames
+from edgekd.export.kernels import parse_architecture
 from edgekd.export.source_graphs import find_graphs
 from edgekd.progress import Progress
 from edgekd.runtime import find_obstacle
@@ -37,11 +38,11 @@ def export_bundle(
         quiet: no progress bar.
 
     Raises:
-        UsageError: an unknown or missing target or precision.
+        UsageError: an unknown or missing target or precision, or ``sm`` that cannot be meant.
         MachineError: this machine lacks a package, or the precision is not available.
         GateFailure: a build differs from the PyTorch student.
     """
-    _check_request(targets, precisions)
+    _check_request(targets, precisions, sm)
     # A target that is named twice is built once.
     targets = list(dict.fromkeys(targets))
     builds: list[Build] = []
@@ -56,9 +57,23 @@ def export_bundle(
     return builds
 
 
-def _check_request(targets: Sequence[str], precisions: Sequence[str]) -> None:
-    if not targets or not precisions:
-        raise UsageError("nothing to export", expected="at least one target and one precision")
+def _check_request(targets: Sequence[str], precisions: Sequence[str], sm: Sequence[str | int] | None) -> None:
+    if not targets:
+        raise UsageError(
+            "no target was named",
+            expected=f"one or more of {', '.join(TARGETS)}",
+            action="for example: edgekd export --target onnx --target openvino",
+        )
+    if not precisions:
+        raise UsageError("no precision was named", expected="fp32")
+    if sm is not None and not any(target.startswith("tensorrt") for target in targets):
+        raise UsageError(
+            "a GPU architecture is meant for TensorRT alone",
+            received=f"sm {', '.join(map(str, sm))} for {', '.join(targets)}",
+            action="leave it out, or add a TensorRT target",
+        )
+    for text in sm or ():
+        parse_architecture(text)
     for target in targets:
         check_target(target)
     for precision in precisions:

@@ -182,6 +182,35 @@ def test_unknown_target_offers_the_nearest(bundle_copy: Bundle) -> None:
     assert sorted(bundle_copy.path.rglob("*")) == before
 
 
+def test_probe_of_the_harness_gives_no_masks(device_bundle: Bundle, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "masks"
+    done = run("predict", device_bundle.path, data / "images", "--target", "null", "--out", out)
+    assert_refused(done, 2, "unknown target", "onnx, openvino, tensorrt, tensorrt-rtx")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "part"),
+    [
+        (["--target", "openvino", "--sm", "87"], 2, "TensorRT alone"),
+        (["--target", "tensorrt", "--sm", "9x"], 2, "9x"),
+        ([], 2, "onnx, openvino, tensorrt, tensorrt-rtx"),
+    ],
+)
+def test_export_that_cannot_be_meant_builds_nothing(
+    student_bundle: Bundle, arguments: list[str], exit_code: int, part: str
+) -> None:
+    assert_refused(run("export", student_bundle.path, *arguments), exit_code, part)
+    assert not (student_bundle.path / "builds").exists()
+
+
+@pytest.mark.parametrize("verb", ["parity", "benchmark"])
+def test_engine_of_tensorrt_rtx_is_not_taken_for_tensorrt(bundle_copy: Bundle, verb: str) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx builds the engine")
+    assert run("export", bundle_copy.path, "--target", "tensorrt-rtx").exit_code == 0
+    assert_refused(run(verb, bundle_copy.path, "--target", "tensorrt"), 3, "--target tensorrt-rtx")
+
+
 @pytest.mark.parametrize("target", ["onnx", "openvino", "tensorrt"])
 def test_precision_that_a_target_lacks_is_refused(bundle_copy: Bundle, target: str) -> None:
     before = sorted(bundle_copy.path.rglob("*"))
@@ -369,7 +398,8 @@ def test_interrupted_distillation_can_be_resumed(data: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
-    assert stderr.strip().splitlines()[-1] == "edgekd: interrupted"
+    assert stderr.strip().splitlines()[-1].startswith("edgekd: interrupted")
+    assert f"--out {out} --resume" in stderr
     assert not (out / "student.edgekd").exists()
     assert_refused(run("distill", data, "--out", out, *SMALL), 2, "--resume")
     done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)

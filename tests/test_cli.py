@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from edgekd import cli
+from edgekd.console import run_app
 
 runner = CliRunner()
 VERBS = [
@@ -69,10 +70,37 @@ def test_help_of_every_verb_shows_an_example_and_the_common_flags(verb: list[str
         assert flag in done.stdout
 
 
-def test_mistyped_verb_is_wrong_usage() -> None:
-    done = runner.invoke(cli.app, ["distil"])
-    assert done.exit_code == 2
-    assert "distill" in done.stderr
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["distil"], "distill"),
+        (["train", "--bad"], "--bad"),
+        (["models", "--image-size", "x"], "--image-size"),
+        (["data", "check"], "DATA"),
+    ],
+)
+def test_wrong_usage_is_one_line_with_a_next_step(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
+) -> None:
+    assert run_app(cli.app, arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert part in lines[0]
+    assert "--help" in lines[0]
+
+
+def test_wrong_usage_is_json_where_json_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_app(cli.app, ["train", "--json", "--bad"]) == 2
+    assert json.loads(capsys.readouterr().out)["exit_code"] == 2
+
+
+@pytest.mark.parametrize(("arguments", "exit_code"), [([], 0), (["--help"], 0), (["data"], 2)])
+def test_help_is_shown_where_nothing_is_asked(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], exit_code: int
+) -> None:
+    assert run_app(cli.app, arguments) == exit_code
+    shown = capsys.readouterr()
+    assert "Usage" in shown.out + shown.err
 
 
 def test_doctor_names_the_command_for_what_is_missing() -> None:
