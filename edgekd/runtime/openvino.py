@@ -77,15 +77,15 @@ class OpenVinoEngine:
         return pack_frames(frames, self._spec)
 
     def _infer(self, batches: list[Batch]) -> list[tuple[tuple[int, ...], Masks]]:
-        return [
-            (batch.places, np.concatenate([self._infer_one(frame[None]) for frame in batch.pixels]))
-            for batch in batches
-        ]
+        return [(batch.places, self._infer_batch(batch.pixels)) for batch in batches]
 
-    def _infer_one(self, frame: Any) -> Masks:
-        result = self._request.infer({"frame": frame}, share_inputs=True, share_outputs=True)
-        # The request writes its next result into the same memory, so concatenate above must copy.
-        return result["mask"]
+    def _infer_batch(self, pixels: Any) -> Masks:
+        masks = np.empty((len(pixels), self._spec.height, self._spec.width), np.uint8)
+        for index, frame in enumerate(pixels):
+            result = self._request.infer({"frame": frame[None]}, share_inputs=True, share_outputs=True)
+            # Copied at once: the request writes its next mask into the same memory.
+            masks[index] = result["mask"][0]
+        return masks
 
 
 def _compile(core: Any, build: Build, request: LoadRequest) -> Any:

@@ -48,6 +48,17 @@ def test_a_batch_array_and_strides(device_bundle: Bundle, target: str, golden: G
     np.testing.assert_array_equal(strided[0], golden.masks[0])
 
 
+def test_different_frames_of_one_size_in_one_call(
+    device_bundle: Bundle, target: str, golden: GoldenFrames
+) -> None:
+    frame = golden.frames[0]
+    frames = np.stack([frame, frame[::-1], frame[:, ::-1]])
+    with load(device_bundle, target) as segmenter:
+        expected = np.concatenate([segmenter.segment([one]) for one in frames])
+        assert len({mask.tobytes() for mask in expected}) == 3
+        np.testing.assert_array_equal(segmenter.segment(frames), expected)
+
+
 def test_masks_are_not_overwritten_by_the_next_call(
     device_bundle: Bundle, target: str, golden: GoldenFrames
 ) -> None:
