@@ -10,7 +10,7 @@ LOCK := requirements/$(PY_TAG).txt
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(PY_TAG)
 
-.PHONY: help env demo test lint bench lock clean
+.PHONY: help env demo test lint wheel bench lock clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -40,6 +40,9 @@ lint: $(STAMP)  ## format, style, types, import rules
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+wheel: $(STAMP)  ## the wheel, to dist/
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist
 
 bench: $(STAMP)  ## latency of every engine that runs here, on the demo's student
 	test -d $(DEMO) || $(MAKE) demo

@@ -54,7 +54,7 @@ TargetsOption = Annotated[
     typer.Option("--target", "-t", help="onnx, openvino, tensorrt or tensorrt-rtx; may be repeated."),
 ]
 PrecisionsOption = Annotated[
-    list[str] | None, typer.Option("--precision", "-p", help="fp32, fp16, bf16 or int8; may be repeated.")
+    list[str] | None, typer.Option("--precision", "-p", help="Precision of the graph: fp32 in this version.")
 ]
 PrecisionOption = Annotated[str | None, typer.Option("--precision", "-p", help="Only builds of this one.")]
 DeviceOption = Annotated[str | None, typer.Option(help="CPU, GPU or NPU; the build's own where absent.")]
@@ -118,7 +118,13 @@ def data_phantom(
 @_register(data_app, "check")
 def data_check(
     data: DataArgument,
-    classes: Annotated[int, typer.Option(min=2, max=255, help="Classes, background included.")] = 2,
+    classes: Annotated[
+        int | None, typer.Option(min=2, max=255, help="Classes, background included; as in --config, or 2.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="The file that distill will get: its splits and classes are the ones judged."),
+    ] = None,
     quiet: bool = False,
 ) -> Answer:
     """Find a data set's faults before training on it; exits 1 where there are any.
@@ -126,9 +132,18 @@ def data_check(
     Example: edgekd data check DATA
     """
     from edgekd.answers import show_data_check
+    from edgekd.config import DistillConfig, load_config
     from edgekd.data import check_dataset
 
-    return show_data_check(check_dataset(data, num_classes=classes, quiet=quiet))
+    choices = load_config(DistillConfig, config)
+    report = check_dataset(
+        data,
+        num_classes=choices.classes.count if classes is None else classes,
+        fractions=choices.split.fractions,
+
+        quiet=quiet,
+    )
+    return show_data_check(report)
 
 
 @_register(app, "models", TRAINING)
