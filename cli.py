@@ -140,7 +140,7 @@ def data_check(
         data,
         num_classes=choices.classes.count if classes is None else classes,
         fractions=choices.split.fractions,
-
+        salt=choices.split.salt,
         quiet=quiet,
     )
     return show_data_check(report)

@@ -24,14 +24,13 @@ SCORE_COLUMNS = ("Acc %", "mIoU %", "Dice %", "kappa %")
 
 def show_data_check(report: CheckReport) -> Answer:
     """Return the findings, faults first; exit code 1 where there is a fault."""
-    facts = tuple((key.replace("_", " "), _join_facts(value)) for key, value in report.summary.items())
-    findings = tuple((one.severity, one.kind, one.case or "the set", one.detail) for one in report.findings)
-    tables = [Table("Data set", ("fact", "value"), facts)]
-    if findings:
-        tables.append(Table("Findings", ("severity", "kind", "case", "detail"), findings))
-    faults = sum(one.severity == "fault" for one in report.findings)
-    verdict = f"{faults} faults, {len(findings) - faults} warnings" if findings else "no fault, no warning"
-    return Answer(report.to_dict(), tables, [verdict], exit_code=int(report.has_faults))
+    from edgekd.data import tables
+
+    shown = [tables.build_facts_table(report.summary), tables.build_splits_table(report.summary)]
+    if report.findings:
+        shown.append(tables.build_findings_table(report.findings))
+    verdict = tables.format_verdict(report.findings)
+    return Answer(report.to_dict(), shown, [verdict], exit_code=int(report.has_faults))
 
 
 def show_models(networks: Sequence[NetworkFacts], image_size: int) -> Answer:
@@ -202,7 +201,7 @@ def _build_networks_table(networks: Mapping[str, NetworkResult]) -> Table:
 
 def _build_score_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
     cells = tuple(
-        (name, *format_scores(scores), _join_facts(scores.get("num_images"))) for name, scores in rows.items()
+        (name, *format_scores(scores), str(scores.get("num_images", "–"))) for name, scores in rows.items()
     )
     return Table("Scores", ("what", *SCORE_COLUMNS, "images"), cells)
 
@@ -220,11 +219,3 @@ def _build_builds_table(bundle: Bundle, builds: Sequence[Build]) -> Table:
         for one in builds
     )
     return Table("Builds", ("build", "asked", "effective", "status", "size", "in the bundle"), rows)
-
-
-def _join_facts(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_join_facts(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_join_facts(item) for item in value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

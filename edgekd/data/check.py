@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ import numpy as np
 
 from edgekd.data.cases import Case, Dataset, Scan
 from edgekd.data.duplicates import find_near_duplicates
-from edgekd.data.inspection import CaseFacts, Finding, inspect_case
+from edgekd.data.inspection import UNDECLARED_CLASSES, CaseFacts, Finding, inspect_case
 from edgekd.data.layouts import scan_dataset
 from edgekd.data.splits import DEFAULT_FRACTIONS, DEFAULT_SALT, SPLITS, assign_splits, find_crossing_groups
-from edgekd.data.summary import summarise_dataset
+from edgekd.data.summary import describe_division, summarise_dataset
 from edgekd.errors import InputError
 from edgekd.progress import Progress
 
@@ -30,7 +30,8 @@ class CheckReport:
 
     Attributes:
         findings: faults first, then warnings.
-        summary: counts of cases, groups, splits, sizes, kinds of pixels and class shares.
+        summary: counts of cases, groups, splits, sizes, kinds of pixels and class shares, and how the
+            splits were made.
     """
 
     findings: tuple[Finding, ...]
@@ -75,7 +76,9 @@ def check_dataset(
     findings += _report_classes(facts, splits, num_classes)
     findings += _report_mixed_depth(facts)
     findings.sort(key=lambda finding: finding.severity != "fault")
-    return CheckReport(tuple(findings), summarise_dataset(scan.dataset, facts, splits, num_classes))
+    summary = summarise_dataset(scan.dataset, facts, splits, num_classes)
+    summary["division"] = describe_division(scan.dataset, fractions, salt)
+    return CheckReport(tuple(findings), summary)
 
 
 def _report_scan(scan: Scan) -> list[Finding]:
@@ -93,14 +96,32 @@ def _inspect_all(
 ) -> tuple[list[CaseFacts], list[Finding]]:
     facts: list[CaseFacts] = []
     findings: list[Finding] = []
+    needed_classes: list[int] = []
     # Pillow and NumPy let go of the interpreter while they decode and count.
     with ThreadPoolExecutor(_READERS) as pool, Progress(quiet=quiet) as progress:
         bar = progress.add("checking cases", len(cases))
-        for fact, found in pool.map(lambda case: inspect_case(case, num_classes), cases):
-            facts += [] if fact is None else [fact]
-            findings += found
+        for one in pool.map(lambda case: inspect_case(case, num_classes), cases):
+            facts += [] if one.facts is None else [one.facts]
+            findings += one.findings
+            needed_classes += [] if one.needed_classes is None else [one.needed_classes]
             progress.advance(bar)
-    return facts, findings
+    return facts, _hint_at_classes(findings, needed_classes)
+
+
+def _hint_at_classes(findings: list[Finding], needed_classes: Sequence[int]) -> list[Finding]:
+    if not needed_classes:
+        return findings
+    needed = max(needed_classes)
+    hint = (
+        f"`--classes {needed}` (in a configuration, {needed} names in classes.names) would fit every "
+        "such mask, if its values are class ids"
+    )
+    return [
+        replace(finding, detail=f"{finding.detail}; {hint}")
+        if finding.kind == UNDECLARED_CLASSES
+        else finding
+        for finding in findings
+    ]
 
 
 def _find_splits(
@@ -135,7 +156,7 @@ def _report_duplicates(facts: Sequence[CaseFacts], splits: Mapping[str, str]) ->
         elif crosses:
             near.append(_report_near_duplicate(one.case, other.case, splits, correlation))
     if len(near) > SHOWN_PAIRS:
-        detail = f"{len(near) - SHOWN_PAIRS} pairs more; does each patient have a group?"
+        detail = f"pairs not listed: {len(near) - SHOWN_PAIRS}; does each patient have a group?"
         near[SHOWN_PAIRS:] = [Finding("warning", "near-duplicate across splits", None, detail)]
     return findings + near
 
@@ -167,7 +188,8 @@ def _report_classes(facts: Sequence[CaseFacts], splits: Mapping[str, str], num_c
     empty = [fact.case.name for fact in facts if fact.class_pixels[1:].sum() == 0]
     if empty:
         detail = (
-            f"{len(empty)} masks are all background: {_list_names(empty)}; right if nothing is there to see"
+            f"all background in {len(empty)} of {len(facts)} masks: {_list_names(empty)}; "
+            "right if nothing is there to see"
         )
         findings.append(Finding("warning", "empty masks", None, detail))
     for split in SPLITS:
@@ -188,8 +210,8 @@ def _report_mixed_depth(facts: Sequence[CaseFacts]) -> list[Finding]:
         return []
     fewer = min(names, key=lambda dtype: len(names[dtype]))
     detail = (
-        f"{len(names['uint8'])} images hold 8 bits and {len(names['uint16'])} hold 16; a model takes one "
-        f"kind (frame_dtype): convert {_list_names(names[fewer])}"
+        f"8 bit in {len(names['uint8'])} and 16 bit in {len(names['uint16'])} of the images; a model takes "
+        f"one kind (frame_dtype): convert {_list_names(names[fewer])}"
     )
     return [Finding("fault", "8 and 16 bit mixed", None, detail)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from edgekd.errors import InputError
 Severity = Literal["fault", "warning"]
 SMALLEST_IMAGE = 2
 SMALLEST_USEFUL_IMAGE = 32
+MOST_CLASSES = 255
+LOSSY_SUFFIXES = (".jpg", ".jpeg")
+UNDECLARED_CLASSES = "undeclared classes"
 Value = TypeVar("Value")
 
 
@@ -62,8 +65,22 @@ class CaseFacts:
     pixel_hash: str
 
 
-def inspect_case(case: Case, num_classes: int) -> tuple[CaseFacts | None, list[Finding]]:
-    """Return the facts of a case, None where it cannot be used, and what was found; never raises InputError.
+class Inspection(NamedTuple):
+    """What looking at one case gave.
+
+    Attributes:
+        facts: None where the case cannot be used.
+        findings: what is to be known about it.
+        needed_classes: K that its masks can be read with, where the declared classes are too few; else None.
+    """
+
+    facts: CaseFacts | None
+    findings: list[Finding]
+    needed_classes: int | None
+
+
+def inspect_case(case: Case, num_classes: int) -> Inspection:
+    """Return what there is to know about a case; never raises InputError.
 
     Args:
         case: the case to read.
@@ -71,13 +88,13 @@ def inspect_case(case: Case, num_classes: int) -> tuple[CaseFacts | None, list[F
     """
     findings: list[Finding] = []
     image = _attempt(lambda: read_image(case.image), "unreadable image", case, findings)
-    mask = _attempt(lambda: read_mask(case.masks, num_classes), "unusable mask", case, findings)
+    mask, needed_classes = _read_classes(case, num_classes, findings)
     if image is not None:
         findings += _judge_image_size(case, image)
     if image is not None and mask is not None and image.shape[:2] != mask.shape:
         findings.append(_report_size_mismatch(case, image, mask))
     if image is None or mask is None or any(finding.severity == "fault" for finding in findings):
-        return None, findings
+        return Inspection(None, findings, needed_classes)
     facts = CaseFacts(
         case=case,
         height=image.shape[0],
@@ -88,7 +105,30 @@ def inspect_case(case: Case, num_classes: int) -> tuple[CaseFacts | None, list[F
         thumbnail=make_thumbnail(image),
         pixel_hash=_hash_pixels(image),
     )
-    return facts, findings
+    return Inspection(facts, findings, needed_classes)
+
+
+def _read_classes(
+    case: Case, num_classes: int, findings: list[Finding]
+) -> tuple[NDArray[np.uint8] | None, int | None]:
+    try:
+        return read_mask(case.masks, num_classes), None
+    except InputError as error:
+        needed_classes = _count_needed_classes(case, num_classes)
+        kind = "unusable mask" if needed_classes is None else UNDECLARED_CLASSES
+        findings.append(Finding("fault", kind, case.name, str(error)))
+        return None, needed_classes
+
+
+def _count_needed_classes(case: Case, num_classes: int) -> int | None:
+    """Return the K that a refused mask fits, None where more classes would not help."""
+    if any(path.suffix.lower() in LOSSY_SUFFIXES for path in case.masks):
+        return None
+    try:
+        needed = 1 + int(read_mask(case.masks, MOST_CLASSES).max())
+    except InputError:
+        return None
+    return needed if needed > num_classes else None
 
 
 def _attempt(read: Callable[[], Value], kind: str, case: Case, findings: list[Finding]) -> Value | None:

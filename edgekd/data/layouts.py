@@ -18,6 +18,8 @@ from edgekd.data.readers import IMAGE_SUFFIXES
 from edgekd.errors import InputError
 
 SHOWN_PROBLEMS = 5
+# With fewer of its images paired, a folder was not laid out as class folders at all.
+FEWEST_PAIRED = 0.1
 _BUSI_MASK = re.compile(r"(?P<image>.+)_mask(?:_\d+)?", re.IGNORECASE)
 _LAYOUTS_HELP = (
     "images/ and masks/ with equal stems, class folders with NAME.png and NAME_mask.png, "
@@ -107,16 +109,28 @@ def _scan_busi(root: Path, files: Sequence[Path]) -> Scan:
             images[name] = file
         else:
             masks.setdefault(name, []).append(file)
-    if pictures and not masks:
-        raise InputError(
-            f"no mask was found in {root}", received=f"{len(pictures)} images", expected=_LAYOUTS_HELP
-        )
+    names = sorted(images.keys() & masks.keys())
+    if len(names) < FEWEST_PAIRED * len(images):
+        raise _build_no_dataset_error(root, len(images), names)
     problems = [_report_missing_mask(images[name], root) for name in images if name not in masks]
     problems += [_report_missing_image(masks[name][0], root) for name in masks if name not in images]
-    names = sorted(images.keys() & masks.keys())
     cases = tuple(Case(name, images[name], tuple(sorted(masks[name]))) for name in names)
     ignored = tuple(file for file in files if not _is_image(file))
     return Scan(Dataset(root, "busi", cases), tuple(problems), ignored)
+
+
+def _build_no_dataset_error(root: Path, num_images: int, paired: Sequence[str]) -> InputError:
+    # A name CLASS/STEM belongs to the folder itself; what lies deeper belongs to a folder within.
+    nested = {name.split("/")[0] for name in paired if name.count("/") > 1}
+    for folder in root.iterdir():
+        if (folder / "images").is_dir() or (folder / MANIFEST_NAME).is_file():
+            nested.add(folder.name)
+    return InputError(
+        f"the folder {root} does not look like a data set",
+        received=f"{num_images} images, {len(paired)} of them with a mask",
+        expected=_LAYOUTS_HELP,
+        action=f"name one of its data sets: {', '.join(sorted(nested))}" if nested else None,
+    )
 
 
 def _report_missing_mask(image: Path, root: Path) -> Problem:
@@ -133,7 +147,7 @@ def _build_problems_error(path: Path, problems: Sequence[Problem]) -> InputError
     shown = "; ".join(f"{problem.kind}: {problem.case}" for problem in problems[:SHOWN_PROBLEMS])
     rest = len(problems) - SHOWN_PROBLEMS
     return InputError(
-        f"the data set {path} has {len(problems)} faults",
+        f"the data set {path} has {len(problems)} fault{'s' if len(problems) != 1 else ''}",
         received=shown + (f"; and {rest} more" if rest > 0 else ""),
         expected="every image with its mask and every mask with its image",
         action=f"run `edgekd data check {path}` for the whole list",

@@ -23,6 +23,7 @@ def assign_splits(
     *,
     fractions: Sequence[float] = DEFAULT_FRACTIONS,
     salt: str = DEFAULT_SALT,
+    allow_empty: bool = False,
 ) -> dict[str, tuple[Case, ...]]:
     """Return the cases of each of ``SPLITS``, in the data set's order.
 
@@ -33,11 +34,12 @@ def assign_splits(
         dataset: the cases.
         fractions: expected share of the groups in each split, positive, summing to 1.
         salt: another salt gives another division.
+        allow_empty: take a division in which a split holds no case; training needs all of them.
 
     Raises:
         UsageError: fractions that are not three positive numbers summing to 1.
         InputError: a named split is unknown or missing for some cases, a group is in two splits, or
-            a split is empty.
+            a split is empty and ``allow_empty`` was not said.
     """
     _check_fractions(fractions)
     named = [case for case in dataset.cases if case.split is not None]
@@ -47,7 +49,8 @@ def assign_splits(
     parts: dict[str, list[Case]] = {split: [] for split in SPLITS}
     for case in dataset.cases:
         parts[case.split or choose_split(case.group_or_name, bounds, salt)].append(case)
-    _check_none_empty(parts, has_names=bool(named))
+    if not allow_empty:
+        _check_none_empty(parts, has_names=bool(named))
     return {split: tuple(cases) for split, cases in parts.items()}
 
 

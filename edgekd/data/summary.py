@@ -32,6 +32,7 @@ def summarise_dataset(
         "layout": dataset.layout,
         "cases": len(dataset.cases),
         "usable_cases": len(facts),
+        "num_classes": num_classes,
         "groups": len({case.group_or_name for case in dataset.cases}),
         "cases_with_group": sum(case.group is not None for case in dataset.cases),
         "sizes": _summarise_sizes(facts),
@@ -41,6 +42,22 @@ def summarise_dataset(
         "class_pixel_shares": _share_classes(facts, num_classes),
         "splits": {split: _summarise_split(dataset, facts, splits, split, num_classes) for split in SPLITS},
     }
+
+
+def describe_division(dataset: Dataset, fractions: Sequence[float], salt: str) -> dict[str, Any]:
+    """Return how the splits of a data set are made, as JSON values.
+
+    Args:
+        dataset: all its cases.
+        fractions, salt: see `assign_splits`.
+
+    Returns:
+        ``by`` is ``hash of the group``, or ``column split`` where the data set names splits itself;
+        fractions and salt are None there, because they have no part in it.
+    """
+    if any(case.split is not None for case in dataset.cases):
+        return {"by": "column split", "fractions": None, "salt": None}
+    return {"by": "hash of the group", "fractions": list(fractions), "salt": salt}
 
 
 def _summarise_sizes(facts: Sequence[CaseFacts]) -> dict[str, int] | None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgekd.data import check_dataset
+from edgekd.data import assign_splits, check_dataset, find_cases
 from edgekd.data.check import CheckReport
 from edgekd.data.duplicates import find_near_duplicates, make_thumbnail
 from edgekd.errors import InputError
@@ -77,7 +77,7 @@ def test_every_bad_file_is_found_in_one_go(sound: Path, rng: np.random.Generator
         ("fault", "unreadable image", "c1"),
         ("fault", "unusable mask", "c2"),
         ("fault", "size mismatch", "c3"),
-        ("fault", "unusable mask", "c4"),
+        ("fault", "undeclared classes", "c4"),
         ("fault", "image too small", "c7"),
         ("warning", "image too small", "c8"),
         ("fault", "image without mask", "images/c5.png"),
@@ -92,7 +92,9 @@ def test_empty_masks_are_one_warning(sound: Path) -> None:
         Image.fromarray(np.zeros((40, 48), np.uint8)).save(sound / f"masks/c{index}.png")
     report = check_dataset(sound, quiet=True)
     assert _list(report) == [("warning", "empty masks", None)]
-    assert report.findings[0].detail.startswith("7 masks are all background: c0, c1, c2, c3, c4 and 2 more")
+    assert report.findings[0].detail.startswith(
+        "all background in 7 of 30 masks: c0, c1, c2, c3, c4 and 2 more"
+    )
     assert not report.has_faults
 
 
@@ -116,7 +118,7 @@ def test_a_flood_of_near_duplicates_is_counted_and_not_listed(sound: Path) -> No
     findings = check_dataset(sound, quiet=True).findings
     # 4 x 6 pairs of test and val, 10 x 20 pairs of these and train; 40 are listed.
     assert len(findings) == 41
-    assert findings[-1].case is None and findings[-1].detail.startswith("184 pairs more")
+    assert findings[-1].case is None and findings[-1].detail.startswith("pairs not listed: 184;")
 
 
 @pytest.mark.parametrize(
@@ -163,6 +165,40 @@ def test_declared_class_without_pixels_is_told_for_each_split(sound: Path) -> No
     assert [finding.detail for finding in findings] == [
         f"no pixel of class 2 in {split}" for split in ("train", "val", "test")
     ]
+
+
+def test_undeclared_classes_name_the_count_that_fits_every_mask(sound: Path) -> None:
+    for index, value in ((0, 2), (1, 4), (2, 3)):
+        mask = np.zeros((40, 48), np.uint8)
+        mask[:9], mask[9:18] = 1, value
+        Image.fromarray(mask).save(sound / f"masks/c{index}.png")
+    report = check_dataset(sound, quiet=True)
+    assert _list(report) == [("fault", "undeclared classes", f"c{index}") for index in range(3)]
+    assert all("`--classes 5` (" in finding.detail for finding in report.findings)
+    kinds = {finding.kind for finding in check_dataset(sound, num_classes=5, quiet=True).findings}
+    assert kinds <= {"class absent"}
+
+
+def test_no_count_of_classes_is_offered_where_none_fits(sound: Path, rng: np.random.Generator) -> None:
+    Image.fromarray(rng.integers(0, 256, (40, 48), dtype=np.uint8)).save(sound / "masks/c0.png")
+    (sound / "masks/c1.png").unlink()
+    Image.fromarray(rng.integers(0, 20, (40, 48), dtype=np.uint8)).save(sound / "masks/c1.jpg")
+    report = check_dataset(sound, quiet=True)
+    assert _list(report) == [("fault", "unusable mask", "c0"), ("fault", "unusable mask", "c1")]
+    assert not any("--classes" in finding.detail for finding in report.findings)
+
+
+def test_splits_are_those_of_the_given_fractions_and_salt(sound: Path) -> None:
+    fractions = (0.5, 0.2, 0.3)
+    summary = check_dataset(sound, fractions=fractions, salt="other", quiet=True).summary
+    parts = assign_splits(find_cases(sound), fractions=fractions, salt="other")
+    assert {split: facts["cases"] for split, facts in summary["splits"].items()} == {
+        split: len(cases) for split, cases in parts.items()
+    }
+    assert summary["division"] == {"by": "hash of the group", "fractions": [0.5, 0.2, 0.3], "salt": "other"}
+    _name_splits(sound, {"c1": ("b", "test"), "c2": ("c", "val")})
+    named = check_dataset(sound, fractions=fractions, salt="other", quiet=True).summary
+    assert named["division"] == {"by": "column split", "fractions": None, "salt": None}
 
 
 def test_ignored_files_are_told(sound: Path) -> None:

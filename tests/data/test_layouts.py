@@ -94,14 +94,34 @@ def test_masks_without_images_are_listed(tmp_path: Path) -> None:
 def test_image_without_mask_is_listed(make_folder: Callable[..., Path]) -> None:
     root = make_folder(3)
     (root / "masks/c1.png").unlink()
-    with pytest.raises(InputError, match=r"1 faults.*image without mask: images/c1\.png"):
+    with pytest.raises(InputError, match=r"has 1 fault: .*image without mask: images/c1\.png"):
         find_cases(root)
 
 
 def test_images_alone_are_no_data_set(tmp_path: Path) -> None:
     _save(tmp_path / "some/x.png")
-    with pytest.raises(InputError, match=r"no mask was found.*1 images.*_mask\.png"):
+    with pytest.raises(InputError, match=r"not look like.*1 images, 0 of them with a mask.*_mask\.png"):
         find_cases(tmp_path)
+
+
+def test_folder_of_data_sets_names_them(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+    make_folder(15, "pairs")
+    _save(tmp_path / "table/scans/a.png")
+    (tmp_path / "table/manifest.csv").write_text("image,mask\n")
+    _save(tmp_path / "classes/benign/a.png")
+    _save(tmp_path / "classes/benign/a_mask.png")
+    _save(tmp_path / "pictures/a.png")
+    with pytest.raises(InputError, match="does not look like a data set") as caught:
+        find_cases(tmp_path)
+    assert caught.value.action == "name one of its data sets: classes, pairs, table"
+
+
+def test_class_folders_with_some_masks_missing_are_still_a_data_set(tmp_path: Path) -> None:
+    for index in range(8):
+        _save(tmp_path / f"benign/{index}.png")
+    _save(tmp_path / "benign/0_mask.png")
+    scan = scan_dataset(tmp_path)
+    assert [case.name for case in scan.dataset.cases] == ["benign/0"] and len(scan.problems) == 7
 
 
 def test_other_files_alone_are_no_data_set(tmp_path: Path) -> None:

@@ -109,6 +109,11 @@ def test_empty_split_tells_the_counts_and_the_next_step() -> None:
         assign_splits(_build([("a", None), ("b", None)], ["train", "test"]))
 
 
+def test_an_empty_split_is_taken_where_it_is_allowed() -> None:
+    parts = assign_splits(_build([("p1", None)]), allow_empty=True)
+    assert {split: len(cases) for split, cases in parts.items()} == {"train": 1, "val": 0, "test": 0}
+
+
 @pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.7, 0.3, 0.0), (0.7, 0.2, 0.2), (1.2, -0.1, -0.1)])
 def test_fractions_that_divide_nothing_are_refused(fractions: tuple[float, ...]) -> None:
     with pytest.raises(UsageError, match="fractions"):
