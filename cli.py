@@ -14,6 +14,29 @@ import typer
 
 import edgekd
 from edgekd.console import Answer, answer_with, print_notice, run_app
+from edgekd.options import (
+    BatchSizeOption,
+    BundleArgument,
+    ConfigOption,
+    DataArgument,
+    DataOption,
+    DeviceOption,
+    DevicesOption,
+    EpochsOption,
+    ImageSizeOption,
+    LearningRateOption,
+    NodesOption,
+    OutOption,
+    PrecisionOption,
+    PrecisionTrainOption,
+    PrecisionsOption,
+    ResumeOption,
+    RunOption,
+    SeedOption,
+    TargetsOption,
+    ThreadsOption,
+    TrainingSeedOption,
+)
 
 app = typer.Typer(
     name="edgekd",
@@ -26,40 +49,6 @@ app = typer.Typer(
 data_app = typer.Typer(help="Make synthetic data, or check real data before training.", no_args_is_help=True)
 TRAINING, DEPLOYMENT, TOOLS = "Train", "Deploy and judge", "Tools"
 app.add_typer(data_app, name="data", rich_help_panel=TRAINING)
-
-DataArgument = Annotated[
-    Path, typer.Argument(metavar="DATA", help="Folder with images/ and masks/, a BUSI-like folder, or a CSV.")
-]
-BundleArgument = Annotated[
-    Path | None,
-    typer.Argument(metavar="BUNDLE", help="A bundle, NAME.edgekd; the last run of this folder where absent."),
-]
-RunOption = Annotated[Path | None, typer.Option("--out", help="Run folder; runs/<date>-<data> where absent.")]
-OutOption = Annotated[Path | None, typer.Option("--out", help="New folder for the results and a report.")]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random choice.")]
-TrainingSeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of every random choice.")]
-EpochsOption = Annotated[
-    int | None, typer.Option(min=1, help="Passes over the training part; in distill, of each phase.")
-]
-ImageSizeOption = Annotated[int | None, typer.Option(min=16, help="Side of the network's input, pixels.")]
-BatchSizeOption = Annotated[int | None, typer.Option(min=1, help="Images a step.")]
-LearningRateOption = Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")]
-ConfigOption = Annotated[Path | None, typer.Option(help="TOML or JSON file; options given here win over it.")]
-PrecisionTrainOption = Annotated[str | None, typer.Option("--precision", help="auto, fp32 or bf16.")]
-DevicesOption = Annotated[int | None, typer.Option(min=1, help="Devices a machine.")]
-NodesOption = Annotated[int | None, typer.Option("--num-nodes", min=1, help="Machines, by torchrun.")]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
-TargetsOption = Annotated[
-    list[str] | None,
-    typer.Option("--target", "-t", help="onnx, openvino, tensorrt or tensorrt-rtx; may be repeated."),
-]
-PrecisionsOption = Annotated[
-    list[str] | None, typer.Option("--precision", "-p", help="Precision of the graph: fp32 in this version.")
-]
-PrecisionOption = Annotated[str | None, typer.Option("--precision", "-p", help="Only builds of this one.")]
-DeviceOption = Annotated[str | None, typer.Option(help="CPU, GPU or NPU; the build's own where absent.")]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Processor threads of the engine.")]
-DataOption = Annotated[Path | None, typer.Option("--data", help="Data set; golden frames where absent.")]
 
 
 def _register(
@@ -183,6 +172,7 @@ def train(
     """
     from edgekd.answers import show_training
     from edgekd.config import TrainConfig, load_config
+    from edgekd.distill import load_resumed_config
     from edgekd.distill import train as run_training
 
     settings = {
@@ -193,8 +183,11 @@ def train(
         "lr": lr,
     }
     machine = {"precision": precision, "devices": devices, "num_nodes": num_nodes, "seed": seed}
-    resolved = load_config(TrainConfig, config, settings | machine)
     place = _place_run(out, data, resume, quiet)
+    if resume:
+        resolved = load_resumed_config(TrainConfig, place, config, settings | machine)
+    else:
+        resolved = load_config(TrainConfig, config, settings | machine)
     with _explain_interrupt("train", data, place):
         result = run_training(resolved, data, place, resume=resume, quiet=quiet)
     return show_training(result)
@@ -227,14 +220,19 @@ def distill(
     from edgekd.answers import show_distillation
     from edgekd.config import DistillConfig, load_config
     from edgekd.distill import distill as run_distillation
+    from edgekd.distill import load_resumed_config
 
     networks = {"teacher": teacher, "student": student, "losses": loss}
     settings = {"epochs": epochs, "image_size": image_size, "batch_size": batch_size, "lr": lr}
     machine = {"precision": precision, "devices": devices, "num_nodes": num_nodes, "seed": seed}
-    resolved = load_config(DistillConfig, config, networks | settings | machine)
+    options = networks | settings | machine
     place = _place_run(out, data, resume, quiet)
+    if resume:
+        resolved = load_resumed_config(DistillConfig, place, config, options)
+    else:
+        resolved = load_config(DistillConfig, config, options)
     with _explain_interrupt("distill", data, place):
-        result = run_distillation(resolved, data, place, control=control, resume=resume, quiet=quiet)
+        result = run_distillation(resolved, data, place, control=control or None, resume=resume, quiet=quiet)
     return show_distillation(result)
 
 

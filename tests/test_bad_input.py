@@ -402,6 +402,10 @@ def test_interrupted_distillation_can_be_resumed(data: Path) -> None:
     assert f"--out {out} --resume" in stderr
     assert not (out / "student.edgekd").exists()
     assert_refused(run("distill", data, "--out", out, *SMALL), 2, "--resume")
-    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
+    # Its own choices need not be repeated; another one is refused.
+    go_on = ["distill", str(data), "--out", str(out), "--resume"]
+    assert_refused(run(*go_on, "--image-size", "64"), 2, "image_size", "32")
+    resumed = [sys.executable, "-m", "edgekd", *go_on, "--quiet"]
+    done = subprocess.run(resumed, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert Bundle.open(out / "student.edgekd").manifest.metrics

@@ -1,0 +1,42 @@
+"""The options and arguments that several verbs share, each declared once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DataArgument = Annotated[
+    Path, typer.Argument(metavar="DATA", help="Folder with images/ and masks/, a BUSI-like folder, or a CSV.")
+]
+BundleArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="BUNDLE", help="A bundle, NAME.edgekd; the last run of this folder where absent."),
+]
+RunOption = Annotated[Path | None, typer.Option("--out", help="Run folder; runs/<date>-<data> where absent.")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="New folder for the results and a report.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random choice.")]
+TrainingSeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of every random choice.")]
+EpochsOption = Annotated[
+    int | None, typer.Option(min=1, help="Passes over the training part; in distill, of each phase.")
+]
+ImageSizeOption = Annotated[int | None, typer.Option(min=16, help="Side of the network's input, pixels.")]
+BatchSizeOption = Annotated[int | None, typer.Option(min=1, help="Images a step.")]
+LearningRateOption = Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")]
+ConfigOption = Annotated[Path | None, typer.Option(help="TOML or JSON file; options given here win over it.")]
+PrecisionTrainOption = Annotated[str | None, typer.Option("--precision", help="auto, fp32 or bf16.")]
+DevicesOption = Annotated[int | None, typer.Option(min=1, help="Devices a machine.")]
+NodesOption = Annotated[int | None, typer.Option("--num-nodes", min=1, help="Machines, by torchrun.")]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Go on with an interrupted run, by its own choices.")
+]
+TargetsOption = Annotated[
+    list[str] | None,
+    typer.Option("--target", "-t", help="onnx, openvino, tensorrt or tensorrt-rtx; may be repeated."),
+]
+PrecisionsOption = Annotated[
+    list[str] | None, typer.Option("--precision", "-p", help="Precision of the graph: fp32 in this version.")
+]
+PrecisionOption = Annotated[str | None, typer.Option("--precision", "-p", help="Only builds of this one.")]
+DeviceOption = Annotated[str | None, typer.Option(help="CPU, GPU or NPU; the build's own where absent.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Processor threads of the engine.")]
+DataOption = Annotated[Path | None, typer.Option("--data", help="Data set; golden frames where absent.")]
