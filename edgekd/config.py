@@ -7,16 +7,20 @@ the command line. Validation only validates: no value is changed, looked up or g
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import Field, ValidationError
 
 from edgekd.errors import InputError, UsageError, build_unknown_name_error
 from edgekd.specs import ClassSpec, CropBox, PreprocessSpec, Spec
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 Options = dict[str, int | float | str | bool]
 
@@ -180,17 +184,11 @@ def build_config(kind: type[AnyConfig], values: Mapping[str, Any]) -> AnyConfig:
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise build_unknown_name_error("configuration key", key, _list_keys(kind)) from error
-        raise UsageError(
-            f"the configuration key {key!r} has a bad value", received=first["input"], expected=first["msg"]
-        ) from error
+        raise _explain(kind, error.errors()[0]) from error
 
 
 class Environment(NamedTuple):
-    """What EdgeKD takes from environment variables.
+    """What EdgeKD takes from environment variables of its own.
 
     Attributes:
         data: folder of real data sets for tests and suites (``EDGEKD_DATA``), None where unset.
@@ -200,16 +198,58 @@ class Environment(NamedTuple):
 
 
 def read_environment() -> Environment:
-    """Return the settings in environment variables; nothing else in the package reads them."""
+    """Return EdgeKD's own settings in environment variables; nothing else in the package reads them."""
     data = os.environ.get("EDGEKD_DATA")
     return Environment(data=Path(data) if data else None)
+
+
+def list_unset_variables(names: Iterable[str]) -> list[str]:
+    """Return which of the environment variables ``names`` are unset or empty, in their order."""
+    return [name for name in names if not os.environ.get(name)]
+
+
+def _explain(kind: type[FitConfig], complaint: ErrorDetails) -> UsageError:
+    """Return the error that says what pydantic complains of, in words of the configuration."""
+    parts, expected = complaint["loc"], complaint["msg"].removeprefix("Input should be ")
+    if str(parts[0]).endswith("_options"):
+        # The rest of the place names the branch of the union, which is no key.
+        parts, expected = parts[:2], "a number, a text, true or false"
+    key = ".".join(str(part) for part in parts)
+    if complaint["type"] == "extra_forbidden":
+        return build_unknown_name_error("configuration key", key, _list_keys(kind))
+    if complaint["type"] == "missing":
+        return UsageError(f"the configuration key {key!r} is missing", expected="a value")
+    received = complaint["input"]
+    if isinstance(received, float) and math.isnan(received):
+        expected = "a finite number"
+    elif complaint["type"] == "model_type":
+        expected = "a table of keys and values"
+    return UsageError(
+        f"the configuration key {key!r} has a bad value", received=repr(received), expected=expected
+    )
 
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the configuration {path} cannot be read", received=error) from error
+    except FileNotFoundError as error:
+        raise InputError(
+            f"the configuration {path} cannot be read",
+            received="no such file",
+            action="name an existing TOML or JSON file, or leave --config out for the defaults",
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"the configuration {path} cannot be read",
+            received=(error.strerror or str(error)).lower(),
+            expected="a TOML (.toml) or JSON file",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"the configuration {path} cannot be read",
+            received=f"a byte that is no UTF-8 at {error.start}",
+            expected="TOML (.toml) or JSON as UTF-8 text",
+        ) from error
     try:
         values = _parse_toml(path, text) if path.suffix.lower() == ".toml" else json.loads(text)
     except ValueError as error:

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from edgekd.config import DistillConfig, FitConfig, TrainConfig, build_config, load_config, read_environment
+from edgekd.config import (
+    DistillConfig,
+    FitConfig,
+    TrainConfig,
+    build_config,
+    list_unset_variables,
+    load_config,
+    read_environment,
+)
 from edgekd.errors import InputError, UsageError
 
 needs_tomllib = pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 reads no TOML")
@@ -51,6 +59,48 @@ def test_bad_files_are_named(tmp_path: Path, text: str | None, message: str) -> 
     with pytest.raises(InputError, match=message) as caught:
         load_config(TrainConfig, path)
     assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_says_so_and_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"received no such file\. Next: name an existing") as caught:
+        load_config(TrainConfig, tmp_path / "run.toml")
+    assert "Errno" not in str(caught.value)
+
+
+def test_a_folder_or_bytes_for_a_file_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="received is a directory, expected a TOML"):
+        load_config(TrainConfig, tmp_path)
+    (tmp_path / "run.json").write_bytes(b"{\xff}")
+    with pytest.raises(InputError, match="received a byte that is no UTF-8 at 1"):
+        load_config(TrainConfig, tmp_path / "run.json")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("color", "grey", "'color' has a bad value: received 'grey', expected 'gray' or 'rgb'"),
+        ("lr", float("nan"), "'lr' has a bad value: received nan, expected a finite number"),
+        ("epochs", float("nan"), "'epochs' has a bad value: received nan, expected a finite number"),
+        ("image_size", 16, "received 16, expected greater than or equal to 32"),
+        ("crop", 3, "'crop' has a bad value: received 3, expected a table of keys and values"),
+        ("crop.top", 0, "'crop.left' is missing: expected a value"),
+        (
+            "student_options.width",
+            [1],
+            r"'student_options.width' .* expected a number, a text, true or false",
+        ),
+    ],
+)
+def test_bad_values_are_told_in_plain_words(key: str, value: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_config(DistillConfig, None, {key: value})
+
+
+def test_unset_variables_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEKD_TEST_ONE", "1")
+    monkeypatch.setenv("EDGEKD_TEST_TWO", "")
+    names = ("EDGEKD_TEST_TWO", "EDGEKD_TEST_ONE", "EDGEKD_TEST_THREE")
+    assert list_unset_variables(names) == ["EDGEKD_TEST_TWO", "EDGEKD_TEST_THREE"]
 
 
 @pytest.mark.parametrize(

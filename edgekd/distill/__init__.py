@@ -1,7 +1,9 @@
 """Training: losses, augmentation, the schedule, the one visible loop, and the bundle it ends with."""
 
+from edgekd.distill.devices import is_main_process
 from edgekd.distill.distillation import distill
 from edgekd.distill.evaluate import EvaluationResult, evaluate
+from edgekd.distill.identity import load_resumed_config
 from edgekd.distill.predict import pick_masks, predict_logits, predict_recording, score_network
 from edgekd.distill.results import (
     DistillResult,
@@ -22,6 +24,8 @@ __all__ = [
     "TrainedNetwork",
     "distill",
     "evaluate",
+    "is_main_process",
+    "load_resumed_config",
     "load_trained_model",
     "pick_masks",
     "predict_logits",

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning_fabric.utilities import rank_zero_only
 
-from edgekd.config import FitConfig
-from edgekd.errors import MachineError
+from edgekd.config import FitConfig, list_unset_variables
+from edgekd.errors import MachineError, UsageError
 
 Precision = Literal["fp32", "bf16"]
 _FABRIC_PRECISION: dict[Precision, Literal["32-true", "bf16-mixed"]] = {
     "fp32": "32-true",
     "bf16": "bf16-mixed",
 }
+# Without torchrun Fabric would meet on this very machine and wait there for the others, in vain.
+RENDEZVOUS = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
 
 
 def build_fabric(config: FitConfig) -> tuple[Fabric, Precision]:
-    """Return a launched Fabric and the precision it really computes in.
+    """Return a Fabric that waits for ``launch()``, and the precision it really computes in.
 
     Raises:
-        MachineError: a GPU or bf16 was asked for and this machine has none.
+        MachineError: a GPU, bf16 or more processes were asked for than this machine has.
+        UsageError: the processes that were started are not those that were asked for.
     """
     accelerator = _resolve_accelerator(config.accelerator)
-    if accelerator == "cuda" and config.devices > torch.cuda.device_count():
-        raise MachineError(
-            "not enough GPUs", received=torch.cuda.device_count(), expected=f"{config.devices} (devices)"
-        )
+    _check_enough_devices(accelerator, config.devices)
+    _check_torchrun(config)
     precision = resolve_precision(config.precision, accelerator)
     fabric = Fabric(
         accelerator=accelerator,
@@ -36,11 +42,24 @@ def build_fabric(config: FitConfig) -> tuple[Fabric, Precision]:
         strategy="ddp" if config.devices * config.num_nodes > 1 else "auto",
         precision=_FABRIC_PRECISION[precision],
     )
+    _check_rendezvous(fabric, config)
     # The same kernels every time, so that a resumed run repeats the run it resumes.
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    fabric.launch()
     return fabric, precision
+
+
+def launch_processes(fabric: Fabric) -> None:
+    """Start the other processes of this machine, if any, and wait until all of them have met."""
+    # Both announce the processes; the launcher's logger, which tells why one died, stays as it is.
+    for name in ("lightning_fabric.utilities.distributed", "lightning_fabric.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    fabric.launch()
+
+
+def is_main_process() -> bool:
+    """Return whether this is the one process of a run that reports; true where there is only one."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def resolve_precision(asked: Literal["auto", "fp32", "bf16"], accelerator: str) -> Precision:
@@ -70,5 +89,61 @@ def has_fast_bf16(accelerator: str) -> bool:
 def _resolve_accelerator(asked: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
     available = torch.cuda.is_available()
     if asked == "cuda" and not available:
-        raise MachineError("no CUDA GPU was found", action="use --accelerator cpu, or see `edgekd doctor`")
+        raise MachineError(
+            "no CUDA GPU was found",
+            action='write accelerator = "cpu" in the --config file, or see `edgekd doctor`',
+        )
     return "cuda" if available and asked != "cpu" else "cpu"
+
+
+def _check_enough_devices(accelerator: str, devices: int) -> None:
+    if accelerator == "cuda" and devices > torch.cuda.device_count():
+        raise MachineError(
+            "not enough GPUs", received=torch.cuda.device_count(), expected=f"{devices} (devices)"
+        )
+    cores = count_usable_cores()
+    if accelerator == "cpu" and devices > cores:
+        raise MachineError(
+            "not enough processor cores for a process each",
+            received=f"{cores} usable cores",
+            expected=f"{devices} (devices)",
+            action=f"use --devices {cores} or fewer; one process already computes on every core",
+        )
+
+
+def count_usable_cores() -> int:
+    """Return the processor cores this process may run on; fewer than the machine's in many containers."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _check_torchrun(config: FitConfig) -> None:
+    """Raise UsageError where torchrun started other processes than were asked for."""
+    if not TorchElasticEnvironment.detect():
+        return
+    started, asked = TorchElasticEnvironment().world_size(), config.devices * config.num_nodes
+    if started != asked:
+        raise UsageError(
+            "torchrun started another number of processes than the options name",
+            received=f"{started} processes",
+            expected=f"{config.num_nodes} machines × {config.devices} devices",
+            action="give --num-nodes the value of torchrun's --nnodes and --devices that of --nproc-per-node",
+        )
+
+
+def _check_rendezvous(fabric: Fabric, config: FitConfig) -> None:
+    """Raise UsageError where several machines are asked for and nothing says where they meet."""
+    environment = getattr(fabric.strategy, "cluster_environment", None)
+    # The others (torchrun, Slurm, LSF, MPI) were detected by what they provide.
+    if config.num_nodes == 1 or not isinstance(environment, LightningEnvironment):
+        return
+    missing = list_unset_variables(RENDEZVOUS)
+    if missing:
+        raise UsageError(
+            f"training on {config.num_nodes} machines must be started on each of them by torchrun",
+            received=f"no {', '.join(missing)} in the environment",
+            expected="torchrun's environment",
+            action=f"on every machine, torchrun --nnodes {config.num_nodes} --nproc-per-node {config.devices}"
+            " --rdzv-backend c10d --rdzv-endpoint FIRST_MACHINE:29500 --rdzv-id RUN -m edgekd …",
+        )

@@ -12,6 +12,7 @@ from edgekd.atomic import hash_file, write_bytes_atomic
 from edgekd.config import DistillConfig
 from edgekd.distill.checkpoints import load_learner
 from edgekd.distill.finish import build_run_record, describe_trained, pack_weights, write_student_bundle
+from edgekd.distill.identity import read_choices
 from edgekd.distill.inputs import Inputs
 from edgekd.distill.learner import Learner, load_weights
 from edgekd.distill.loop import Phase
@@ -33,7 +34,7 @@ def distill(
     data: Path,
     out: Path,
     *,
-    control: bool = False,
+    control: bool | None = None,
     resume: bool = False,
     quiet: bool = False,
 ) -> DistillResult:
@@ -50,15 +51,17 @@ def distill(
         data: a data set in any layout of ``edgekd.data.find_cases``.
         out: the run folder, new unless ``resume``; ends with ``student.edgekd``, ``reference.npz``,
             ``teacher.safetensors``, ``curves.jsonl``, ``curves.png`` and ``result.json``.
-        control: also train the control.
+        control: also train the control; None does as the run to be continued does, and not in a new one.
         resume: continue an interrupted run; the weights will be those of an uninterrupted one, bit for
             bit on the same machine and thread count. A finished run is returned as it is.
-        quiet: show no bars.
+        quiet: show no bars, and write no line an epoch where there is no terminal.
 
     Raises:
         UsageError, InputError, MachineError: see ``open_session``; UsageError also for a diverging loss.
         KeyboardInterrupt: Ctrl-C; the run can be continued.
     """
+    if control is None:
+        control = resume and read_choices(out).get("control") is True
     plan = _make_plan(config, control)
     identity = {
         "kind": "distill",

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from edgekd.atomic import check_output_is_new
 from edgekd.bundle import save_recording
-from edgekd.data import SPLITS, assign_splits, find_cases, hash_cases, load_cases
+from edgekd.config import SplitConfig
+from edgekd.data import SPLITS, Case, assign_splits, find_cases, hash_cases, load_cases
 from edgekd.distill.predict import predict_recording
 from edgekd.distill.results import load_trained_model
 from edgekd.errors import InputError, UsageError, build_unknown_name_error
@@ -50,7 +51,7 @@ def evaluate(
 
     Raises:
         UsageError: unknown split, or ``record`` exists or has no bundle to name.
-        InputError: see ``load_trained_model`` and ``load_cases``.
+        InputError: no case falls into ``split``; see also ``load_trained_model`` and ``load_cases``.
     """
     if split not in (*SPLITS, ALL):
         raise build_unknown_name_error("split", split, (*SPLITS, ALL))
@@ -61,13 +62,7 @@ def evaluate(
         raise UsageError(
             "a recording refers to a bundle", received=f"the run {model} without one", action="name a bundle"
         )
-    dataset = find_cases(data)
-    if split == ALL:
-        cases = dataset.cases
-    else:
-        cases = assign_splits(dataset, fractions=trained.split.fractions, salt=trained.split.salt)[split]
-    if not cases:
-        raise InputError(f"{data} has no case to evaluate")
+    cases = _find_split(data, split, trained.split)
     loaded = load_cases(cases, trained.preprocess, trained.classes, quiet=quiet)
     sha256 = hash_cases(cases)
     manifest_sha256 = "" if trained.bundle is None else trained.bundle.manifest_sha256
@@ -78,3 +73,19 @@ def evaluate(
         save_recording(record, recording)
     confusions = count_confusions(recording.truths, recording.masks, trained.classes.count)
     return EvaluationResult(trained.model, split, score_cases(confusions), sha256, record)
+
+
+def _find_split(data: Path, split: str, division: SplitConfig) -> tuple[Case, ...]:
+    """Return the cases of a split as the network's own run divides; other splits may be empty here."""
+    dataset = find_cases(data)
+    if split == ALL:
+        return dataset.cases
+    parts = assign_splits(dataset, fractions=division.fractions, salt=division.salt, allow_empty=True)
+    if not parts[split]:
+        raise InputError(
+            f"no case of {data} falls into the {split} split of the network's run",
+            received=", ".join(f"{len(parts[name])} in {name}" for name in SPLITS),
+            expected=f"at least one in {split}",
+            action="evaluate every case with --split all",
+        )
+    return parts[split]

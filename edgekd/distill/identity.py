@@ -3,36 +3,66 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from edgekd.config import AnyConfig, DistillConfig, build_config, load_config
 from edgekd.errors import InputError, IntegrityError, UsageError
 
 CONFIG_FILE = "config.json"
 _MISSING = "not there"
 
 
-def check_same_choices(out: Path, choices: Mapping[str, Any]) -> None:
-    """Raise UsageError, naming the key, where a choice differs from the run's."""
-    recorded = _read_config(out)
-    recorded.pop("data_sha256", None)
-    change = find_change(recorded, json.loads(json.dumps(dict(choices))))
-    if change is not None:
-        key, before, now = change
+class Change(NamedTuple):
+    """A choice (dots lead into tables) with its value in the run and its value now."""
+
+    key: str
+    before: Any
+    now: Any
+
+
+def load_resumed_config(
+    kind: type[AnyConfig], out: Path, path: Path | None = None, overrides: Mapping[str, Any] | None = None
+) -> AnyConfig:
+    """Return the configuration that the run at ``out`` was begun with.
+
+    Args:
+        kind: TrainConfig or DistillConfig.
+        out: the run to be continued.
+        path, overrides: see ``load_config``; what they name must agree with the run, the rest need not be
+            repeated.
+
+    Raises:
+        InputError: there is no run at ``out``, or the configuration file cannot be read.
+        UsageError: the run is of the other kind, or a choice named now differs; all of them are listed.
+        IntegrityError: the run's record is damaged.
+    """
+    recorded = read_choices(out)
+    verb = "distill" if issubclass(kind, DistillConfig) else "train"
+    if recorded.get("kind") != verb:
         raise UsageError(
-            f"the run {out} cannot be continued with another {key.removeprefix('config.')}",
-            received=now,
-            expected=before,
-            action="use the former value, or begin a new run",
+            f"the run {out} was not begun by `edgekd {verb}`",
+            received=f"a run of {recorded.get('kind')}",
+            action=f"continue it with `edgekd {recorded.get('kind')}`",
         )
+    config = build_config(kind, recorded["config"])
+    named = load_config(kind, path, overrides).model_dump(mode="json", exclude_unset=True)
+    before = config.model_dump(mode="json")
+    _refuse_changes(out, [change for change in find_changes(before, named) if change.now is not _MISSING])
+    return config
+
+
+def check_same_choices(out: Path, choices: Mapping[str, Any]) -> None:
+    """Raise UsageError, naming the keys, where choices differ from the run's; InputError without a run."""
+    recorded = read_choices(out)
+    recorded.pop("data_sha256", None)
+    _refuse_changes(out, find_changes(recorded, json.loads(json.dumps(dict(choices)))))
 
 
 def check_same_data(out: Path, sha256: Mapping[str, str]) -> None:
     """Raise InputError, naming the split, where the data differs from the run's."""
-    change = find_change(_read_config(out)["data_sha256"], dict(sha256))
-    if change is not None:
-        split, before, now = change
+    for split, before, now in find_changes(read_choices(out)["data_sha256"], dict(sha256)):
         raise InputError(
             f"the {split} split changed since the run {out} began",
             received=f"sha256 {now[:12]}…",
@@ -41,20 +71,47 @@ def check_same_data(out: Path, sha256: Mapping[str, str]) -> None:
         )
 
 
-def find_change(before: Any, now: Any, key: str = "") -> tuple[str, Any, Any] | None:
-    """Return the first key (dots lead into tables) whose value differs, and both values."""
+def find_changes(before: Any, now: Any, key: str = "") -> list[Change]:
+    """Return every key whose value differs, in the order of ``before``."""
     if not isinstance(before, Mapping) or not isinstance(now, Mapping):
-        return None if before == now else (key, before, now)
+        return [] if before == now else [Change(key, before, now)]
+    changes: list[Change] = []
     for name in [*before, *(name for name in now if name not in before)]:
         inner = f"{key}.{name}" if key else str(name)
-        change = find_change(before.get(name, _MISSING), now.get(name, _MISSING), inner)
-        if change is not None:
-            return change
-    return None
+        changes += find_changes(before.get(name, _MISSING), now.get(name, _MISSING), inner)
+    return changes
 
 
-def _read_config(out: Path) -> dict[str, Any]:
+def read_choices(out: Path) -> dict[str, Any]:
+    """Return ``config.json`` of a run.
+
+    Raises:
+        InputError: there is none.
+        IntegrityError: it is damaged.
+    """
+    path = out / CONFIG_FILE
+    if not path.is_file():
+        raise InputError(
+            f"there is no run to continue at {out}",
+            received=f"a folder without {CONFIG_FILE}" if out.is_dir() else "no such folder",
+            action="name the folder of an interrupted run, or start it without --resume",
+        )
     try:
-        return json.loads((out / CONFIG_FILE).read_text())
+        choices = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise IntegrityError(f"{out / CONFIG_FILE} is damaged", received=error) from error
+        raise IntegrityError(f"{path} is damaged", received=error) from error
+    if not isinstance(choices, dict) or not {"config", "data_sha256"} <= choices.keys():
+        raise IntegrityError(f"{path} is damaged", received="no config or no data_sha256 in it")
+    return choices
+
+
+def _refuse_changes(out: Path, changes: Sequence[Change]) -> None:
+    if not changes:
+        return
+    keys = [change.key.removeprefix("config.") for change in changes]
+    raise UsageError(
+        f"the run {out} cannot be continued with another {' or '.join(keys)}",
+        received=", ".join(f"{key} {change.now}" for key, change in zip(keys, changes, strict=True)),
+        expected=", ".join(f"{key} {change.before}" for key, change in zip(keys, changes, strict=True)),
+        action="leave these options out, or begin a new run",
+    )

@@ -23,6 +23,7 @@ from edgekd.distill.checkpoints import Journal
 from edgekd.distill.learner import Learner
 from edgekd.distill.losses import LossInputs, compute_losses
 from edgekd.distill.predict import score_network
+from edgekd.distill.report import report_epoch
 from edgekd.distill.schedule import (
     compute_lr,
     count_steps,
@@ -68,7 +69,7 @@ class Setting:
         train, val: the cases learned from and those that choose epochs.
         save: writes a checkpoint of the phase's learners.
         log: is told when an epoch has ended.
-        quiet: show no bar.
+        quiet: show no bar, and write no line an epoch.
     """
 
     fabric: Fabric
@@ -92,15 +93,18 @@ def run_phase(setting: Setting, phase: Phase, journal: Journal) -> None:
         UsageError: a loss is not finite.
         KeyboardInterrupt: Ctrl-C; a checkpoint of the last whole step is on the disk.
     """
+    quiet = setting.quiet or not setting.fabric.is_global_zero
+    pace = _Pace(phase, setting.steps_per_epoch, journal)
     names = " + ".join(learner.name for learner in phase.learners)
     remaining = (phase.end_epoch - journal.epoch) * setting.steps_per_epoch - journal.step
-    with Progress(quiet=setting.quiet or not setting.fabric.is_global_zero) as progress:
+    with Progress(quiet=quiet) as progress:
         bar = progress.add(f"phase {phase.number}: {names}", remaining)
         clock = _SaveClock(setting, phase, journal)
         while journal.epoch < phase.end_epoch:
             _run_steps(setting, phase, journal, clock, lambda: progress.advance(bar))
             dice = _close_epoch(setting, phase, journal)
             progress.advance(bar, 0, note=" ".join(f"{name} {value:.3f}" for name, value in dice.items()))
+            report_epoch(journal.history[-1], pace.total_epochs, pace.estimate_left(journal), quiet=quiet)
             clock.save()
 
 
@@ -211,6 +215,24 @@ def _validate(setting: Setting, learner: Learner) -> Scores:
     if setting.fabric.is_global_zero:
         scores = score_network(learner.network, setting.val, setting.config.classes.count)
     return cast(Scores, setting.fabric.broadcast(scores))
+
+
+class _Pace:
+    """Knows the epochs of the whole run, and how long those that are left will take at this phase's pace."""
+
+    def __init__(self, phase: Phase, steps_per_epoch: int, journal: Journal) -> None:
+        # The student's curve spans both phases, and whoever spans the run is in each of them.
+        self.total_epochs = max(learner.total_steps for learner in phase.learners) // steps_per_epoch
+        self._begin = time.monotonic()
+        self._first = journal.epoch + journal.step / steps_per_epoch
+        self._least = 1 / steps_per_epoch
+
+    def estimate_left(self, journal: Journal) -> float:
+        """Return seconds, at the end of an epoch."""
+        elapsed = time.monotonic() - self._begin
+        # A run that goes on at the end of an epoch has only validated when that epoch is reported.
+        done = max(journal.epoch - self._first, self._least)
+        return elapsed * (self.total_epochs - journal.epoch) / done
 
 
 class _SaveClock:

@@ -171,6 +171,13 @@ def load_trained_model(path: Path, role: str | None = None) -> TrainedNetwork:
         InputError: ``path`` is neither, or the run has no such network.
         IntegrityError: weights that are not what their record says.
     """
+    if path.is_file():
+        raise InputError(
+            f"{path} is neither a run nor a bundle",
+            received="a file",
+            expected=f"the folder of a run, or a bundle (a folder such as {BUNDLE_FOLDER})",
+            action=f"name the folder it lies in: {path.parent}",
+        )
     if (path / MANIFEST_FILE).is_file():
         return _load_bundle(Bundle.open(path))
     record = read_record(path)

@@ -16,7 +16,7 @@ from edgekd.atomic import staged_folder, write_json_atomic
 from edgekd.config import FitConfig
 from edgekd.distill.checkpoints import Journal, find_checkpoint, load_journal, save_checkpoint
 from edgekd.distill.curves import write_curves
-from edgekd.distill.devices import Precision, build_fabric
+from edgekd.distill.devices import Precision, build_fabric, is_main_process, launch_processes
 from edgekd.distill.identity import CONFIG_FILE, check_same_choices, check_same_data
 from edgekd.distill.inputs import Inputs, load_inputs
 from edgekd.distill.learner import Learner, build_learner
@@ -45,7 +45,7 @@ class Session:
         inputs: the data.
         journal: how far the run has come.
         checkpoint: where it continues from; None at the beginning.
-        quiet: show no bar.
+        quiet: show no bar, and write no line an epoch.
     """
 
     out: Path
@@ -117,32 +117,38 @@ def open_session(
         out: the run folder.
         extra: further facts that must stay the same when the run is continued.
         resume: continue a run.
-        quiet: show no bar.
+        quiet: show no bar, and write no line an epoch.
         check_inputs: further checks of the data, before anything is written.
 
     Returns:
         The session, or None where the run to be continued is finished.
 
     Raises:
-        UsageError: ``out`` exists (or not, with ``resume``), or a choice has changed since.
-        InputError: the data cannot be used or has changed since.
+        UsageError: ``out`` exists, a choice has changed since, or the processes of several machines
+            were not started.
+        InputError: there is no run to continue, or the data cannot be used or has changed since.
         MachineError: a device or precision is missing.
     """
+    # All of it before the launch: a fault ends the one process that there is, with one message.
     fabric, precision = build_fabric(config)
     choices = {**extra, "precision": precision, "config": config.model_dump(mode="json")}
-    _check_out(out, resume)
-    if resume:
+    quiet = quiet or not is_main_process()
+    if not resume:
+        _check_out_is_new(out)
+    else:
         check_same_choices(out, choices)
         if (out / RESULT_FILE).is_file():
             if not quiet:
                 sys.stderr.write(f"the run {out} is finished already; nothing is left to do\n")
             return None
     inputs = load_inputs(data, config, quiet=quiet)
-    check_shares(len(inputs.splits["train"].images), config.batch_size, fabric.world_size)
+    world_size = config.devices * config.num_nodes
+    check_shares(len(inputs.splits["train"].images), config.batch_size, world_size)
     if check_inputs is not None:
         check_inputs(inputs)
     if resume:
         check_same_data(out, inputs.sha256)
+    launch_processes(fabric)
     fabric.barrier()
     if not resume and fabric.is_global_zero:
         with staged_folder(out) as staging:
@@ -175,15 +181,8 @@ def describe_network(name: str, options: Options, config: FitConfig) -> ModelSpe
     )
 
 
-def _check_out(out: Path, resume: bool) -> None:
-    exists = out.exists() or out.is_symlink()
-    if exists and not resume:
+def _check_out_is_new(out: Path) -> None:
+    if out.exists() or out.is_symlink():
         raise UsageError(
             f"the run folder {out} exists already", action="continue it with --resume, or name another one"
-        )
-    if resume and not (out / CONFIG_FILE).is_file():
-        raise UsageError(
-            f"there is no run to continue at {out}",
-            received="a folder without config.json" if exists else "nothing there",
-            action="start it without --resume",
         )

@@ -29,7 +29,7 @@ def train(
         out: the run folder, new unless ``resume``.
         resume: continue an interrupted run; the weights will be those of an uninterrupted one, bit for
             bit on the same machine and thread count. A finished run is returned as it is.
-        quiet: show no bars.
+        quiet: show no bars, and write no line an epoch where there is no terminal.
 
     Raises:
         UsageError, InputError, MachineError: see ``open_session``; UsageError also for a diverging loss.

@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
-from edgekd.errors import UsageError, build_unknown_name_error
+from torch import nn
 
-if TYPE_CHECKING:
-    from torch import nn
+from edgekd.errors import EdgeKDError, UsageError, build_unknown_name_error
 
 Options = Mapping[str, int | float | str | bool]
+
+FACTORY_FORM = "factory(in_channels: int, num_classes: int, **options) -> torch.nn.Module"
 
 
 class Entry(NamedTuple):
@@ -71,12 +72,36 @@ def build_model(name: str, in_channels: int, num_classes: int, options: Options 
         options: keyword arguments for the factory; they win over those of the named size.
 
     Raises:
-        UsageError: unknown name or option, a value out of range, or a factory that cannot be found.
+        UsageError: unknown name or option, a value out of range, or a factory that cannot be found,
+            cannot be called so, raises, or returns something else.
     """
-    chosen: dict[str, Any] = resolve_options(name, options)
     factory = _find_factory(name)
+    chosen: dict[str, Any] = resolve_options(name, options)
     _check_options(name, factory, chosen)
-    return factory(in_channels=in_channels, num_classes=num_classes, **chosen)
+    arguments = {"in_channels": in_channels, "num_classes": num_classes, **chosen}
+    try:
+        model = factory(**arguments)
+    except EdgeKDError:
+        raise
+    except Exception as error:  # the factory may be anyone's code
+        raise UsageError(
+            f"the factory of the network {name!r} failed",
+            received=describe_error(error),
+            expected=FACTORY_FORM,
+            action="call it alone with " + ", ".join(f"{key}={value!r}" for key, value in arguments.items()),
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise UsageError(
+            f"the factory of the network {name!r} returns no network",
+            received=type(model).__name__,
+            expected=FACTORY_FORM,
+        )
+    return model
+
+
+def describe_error(error: Exception) -> str:
+    """Return the kind of an error and the first line of what it says."""
+    return f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(": ")
 
 
 def resolve_options(name: str, options: Options | None = None) -> dict[str, int | float | str | bool]:
@@ -100,31 +125,41 @@ def check_image_size(name: str, height: int, width: int) -> None:
         )
 
 
-def _find_factory(name: str) -> Callable[..., nn.Module]:
+def _find_factory(name: str) -> Callable[..., object]:
     if name not in CATALOGUE and ":" not in name:
         raise build_unknown_name_error("network", name, CATALOGUE)
     path = CATALOGUE[name].factory if name in CATALOGUE else name
     module_name, _, attribute = path.partition(":")
     try:
         factory: Any = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # the module may be anyone's code
         raise UsageError(
             f"the network {name!r} cannot be imported",
-            received=error,
+            received=describe_error(error),
             expected="package.module:factory, importable from here",
         ) from error
     if not callable(factory):
-        raise UsageError(f"the network {name!r} is no factory", received=type(factory).__name__)
-    return cast("Callable[..., nn.Module]", factory)
+        raise UsageError(
+            f"the network {name!r} is no factory", received=type(factory).__name__, expected=FACTORY_FORM
+        )
+    return factory
 
 
-def _check_options(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    parameters = inspect.signature(factory).parameters.values()
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        known = [p.name for p in parameters if p.name not in ("in_channels", "num_classes")]
-        for option in options:
-            if option not in known:
-                raise build_unknown_name_error(f"option of the network {name!r}", option, known)
+def _check_options(name: str, factory: Callable[..., object], options: Mapping[str, Any]) -> None:
+    try:
+        signature = inspect.signature(factory)
+    except ValueError:
+        return  # built in C without a signature: calling it tells
+    _check_option_names(name, signature, options)
+    try:
+        signature.bind(in_channels=1, num_classes=2, **options)
+    except TypeError as error:
+        raise UsageError(
+            f"the factory of the network {name!r} cannot be called",
+            received=f"{name.partition(':')[2] or name}{signature}: {error}",
+            expected=FACTORY_FORM,
+            action="name a function with these keywords, or wrap this one in such a function",
+        ) from error
     if name in CATALOGUE:
         for option, value in options.items():
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -133,3 +168,13 @@ def _check_options(name: str, factory: Callable[..., Any], options: Mapping[str,
                     received=value,
                     expected="a whole number of at least 1",
                 )
+
+
+def _check_option_names(name: str, signature: inspect.Signature, options: Mapping[str, Any]) -> None:
+    parameters = signature.parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = [p.name for p in parameters if p.name not in ("in_channels", "num_classes")]
+    for option in options:
+        if option not in known:
+            raise build_unknown_name_error(f"option of the network {name!r}", option, known)

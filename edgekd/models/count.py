@@ -9,7 +9,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from edgekd.errors import UsageError
-from edgekd.models.catalogue import CATALOGUE, DEFAULT_STUDENT, DEFAULT_TEACHER, build_model, check_image_size
+from edgekd.models.catalogue import (
+    CATALOGUE,
+    DEFAULT_STUDENT,
+    DEFAULT_TEACHER,
+    build_model,
+    check_image_size,
+    describe_error,
+)
 
 
 class NetworkFacts(NamedTuple):
@@ -54,13 +61,19 @@ def count_model(model: nn.Module, in_channels: int, height: int, width: int) -> 
 def check_network(
     name: str, model: nn.Module, in_channels: int, num_classes: int, height: int, width: int
 ) -> None:
-    """Raise UsageError unless ``model`` maps one image to (1, num_classes, height, width) logits."""
+    """Raise UsageError unless ``model`` can learn and maps one image to (1, num_classes, height, width)."""
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UsageError(
+            f"the network {name!r} has nothing to train",
+            received=f"{type(model).__name__} without parameters that need a gradient",
+            expected="at least one",
+        )
     try:
         logits = probe_logits(model, in_channels, height, width)
-    except RuntimeError as error:
+    except Exception as error:  # the network may be anyone's code
         raise UsageError(
             f"the network {name!r} failed on an image of {height}×{width}",
-            received=str(error).splitlines()[0],
+            received=describe_error(error),
             action="try another --image-size",
         ) from error
     expected = (1, num_classes, height, width)

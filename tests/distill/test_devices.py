@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from disc_runs import build_train_config
+from lightning_fabric.utilities import rank_zero_only
 
 from edgekd.distill import devices
-from edgekd.errors import MachineError
+from edgekd.errors import MachineError, UsageError
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,7 @@ def test_processors_with_bf16_are_known(monkeypatch: pytest.MonkeyPatch, capabil
 
 def test_a_missing_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(MachineError, match="no CUDA GPU"):
+    with pytest.raises(MachineError, match=r'no CUDA GPU.*accelerator = "cpu" in the --config file'):
         devices.build_fabric(build_train_config(accelerator="cuda"))
 
 
@@ -55,3 +56,43 @@ def test_bf16_reaches_the_network_and_logits_come_back_in_float32(monkeypatch: p
     module, _ = fabric.setup(network, optimizer)
     assert module(torch.zeros(1, 1, 4, 4)).dtype == torch.float32
     assert (precision, seen) == ("bf16", [torch.bfloat16])
+
+
+def test_more_processes_than_cores_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "count_usable_cores", lambda: 2)
+    with pytest.raises(MachineError, match=r"received 2 usable cores, expected 3 \(devices\)"):
+        devices.build_fabric(build_train_config(devices=3))
+    devices.build_fabric(build_train_config(devices=2))
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment that no launcher has touched."""
+    for name in (*devices.RENDEZVOUS, "RANK", "LOCAL_RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    # Fabric sets it for the whole process.
+    monkeypatch.setattr(rank_zero_only, "rank", 0)
+    return monkeypatch
+
+
+def test_several_machines_without_a_meeting_place_are_refused(alone: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"no MASTER_ADDR, MASTER_PORT, NODE_RANK.*torchrun --nnodes 2 "):
+        devices.build_fabric(build_train_config(num_nodes=2))
+    alone.setenv("MASTER_ADDR", "10.0.0.1")
+    alone.setenv("NODE_RANK", "1")
+    with pytest.raises(UsageError, match="received no MASTER_PORT in"):
+        devices.build_fabric(build_train_config(num_nodes=2))
+    alone.setenv("MASTER_PORT", "29500")
+    fabric, _ = devices.build_fabric(build_train_config(num_nodes=2))
+    assert fabric.world_size == 2
+    assert not devices.is_main_process()
+
+
+@pytest.mark.parametrize(("asked", "started"), [({}, 2), ({"num_nodes": 2}, 4)])
+def test_torchrun_with_another_number_of_processes_is_refused(
+    alone: pytest.MonkeyPatch, asked: dict[str, int], started: int
+) -> None:
+    alone.setenv("TORCHELASTIC_RUN_ID", "run")
+    alone.setenv("WORLD_SIZE", str(started))
+    with pytest.raises(UsageError, match=rf"received {started} processes, expected .* machines × 1 devices"):
+        devices.build_fabric(build_train_config(**asked))

@@ -19,7 +19,8 @@ import pytest
 import torch
 from disc_runs import build_distill_config, build_train_config, write_discs
 
-from edgekd.distill import DistillResult, distill, finish, loop, train
+from edgekd.config import DistillConfig, TrainConfig
+from edgekd.distill import DistillResult, distill, finish, load_resumed_config, loop, train
 from edgekd.errors import InputError, IntegrityError, MachineError, UsageError
 
 STEPS = 2
@@ -159,7 +160,7 @@ def test_a_finished_run_says_so_and_is_left_alone(
 @pytest.mark.parametrize(
     ("changes", "control", "key"),
     [
-        ({"lr": 0.5}, True, "another lr: received 0.5, expected 0.01"),
+        ({"lr": 0.5}, True, "another lr: received lr 0.5, expected lr 0.01"),
         ({"augment": {"noise": 0.0}}, True, "another augment.noise"),
         ({}, False, "another control"),
     ],
@@ -169,6 +170,48 @@ def test_a_changed_choice_is_named(
 ) -> None:
     with pytest.raises(UsageError, match=key):
         distill(build_distill_config(**changes), discs, whole.out, control=control, resume=True, quiet=True)
+
+
+def test_a_run_goes_on_with_its_own_choices(
+    whole: DistillResult, discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        press_ctrl_c_at(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            distill(build_distill_config(), discs, out, control=True, quiet=True)
+    config = load_resumed_config(DistillConfig, out)
+    assert config == build_distill_config()
+    resumed = distill(config, discs, out, resume=True, quiet=True)
+    assert hash_networks(resumed) == hash_networks(whole)
+
+
+def test_choices_named_again_must_agree_and_all_that_differ_are_listed(
+    whole: DistillResult, tmp_path: Path
+) -> None:
+    path = tmp_path / "again.json"
+    path.write_text(json.dumps({"augment": {"flip": True}, "student_options": {"width": 2}, "epochs": 3}))
+    same = {"lr": 0.01, "seed": 3, "batch_size": None, "epochs": 2}
+    assert load_resumed_config(DistillConfig, whole.out, path, same) == build_distill_config()
+    with pytest.raises(UsageError) as caught:
+        load_resumed_config(DistillConfig, whole.out, path, {"student": "dwnet", "augment.noise": 0.5})
+    received, expected = str(caught.value).split(", expected ")
+    for part in ("augment.noise 0.5", "epochs 3", "student dwnet"):
+        assert part in received
+    for part in ("augment.noise 0.03", "epochs 2", "student unet-narrow"):
+        assert part in expected
+    with pytest.raises(UsageError, match="unknown configuration key"):
+        load_resumed_config(DistillConfig, whole.out, None, {"epocs": 3})
+
+
+def test_a_run_of_another_kind_or_none_is_refused(whole: DistillResult, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"not begun by `edgekd train`.*continue it with `edgekd distill`"):
+        load_resumed_config(TrainConfig, whole.out)
+    with pytest.raises(InputError, match=r"a folder without config\.json"):
+        load_resumed_config(TrainConfig, tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(IntegrityError, match=r"config\.json is damaged"):
+        load_resumed_config(TrainConfig, tmp_path)
 
 
 def test_changed_data_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +226,7 @@ def test_changed_data_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_there_must_be_a_run_to_continue(discs: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no run to continue"):
+    with pytest.raises(InputError, match=r"no run to continue.*received no such folder"):
         train(build_train_config(), discs, tmp_path / "run", resume=True, quiet=True)
 
 

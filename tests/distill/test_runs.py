@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from disc_runs import build_distill_config, build_train_config
+from disc_runs import build_distill_config, build_train_config, write_discs
 
 from edgekd.bundle import Bundle, load_recording, read_golden
 from edgekd.distill import (
@@ -136,6 +136,19 @@ def test_evaluate_takes_other_splits_and_all(finished: DistillResult, discs: Pat
     assert evaluate(finished.bundle, discs, split="all", quiet=True).scores.num_images == 16
     with pytest.raises(UsageError, match="did you mean 'test'"):
         evaluate(finished.out, discs, split="tset", quiet=True)
+
+
+def test_evaluate_on_data_whose_split_is_empty_names_all(finished: DistillResult, tmp_path: Path) -> None:
+    others = write_discs(tmp_path / "others", {"test": 2, "train": 1})
+    assert evaluate(finished.out, others, quiet=True).scores.num_images == 2
+    with pytest.raises(InputError, match=r"received 1 in train, 0 in val, 2 in test.*--split all") as caught:
+        evaluate(finished.out, others, split="val", quiet=True)
+    assert "salt" not in str(caught.value)
+
+
+def test_evaluate_of_a_file_names_its_folder(finished: DistillResult, discs: Path) -> None:
+    with pytest.raises(InputError, match=r"received a file, expected the folder of a run, or a bundle"):
+        evaluate(finished.bundle / "student.safetensors", discs, quiet=True)
 
 
 def test_training_helps(discs: Path, tmp_path: Path) -> None:

@@ -160,3 +160,75 @@ def test_any_factory_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(UsageError, match="failed on an image of 1×1"):
         check_network("my_networks:build_half", half, 1, 2, 1, 1)
     sys.modules.pop("my_networks")
+
+
+FACTORIES = """
+from torch import nn
+
+def build_positional(in_channels, num_classes, /):
+    return nn.Conv2d(in_channels, num_classes, 1)
+
+def build_demanding(in_channels, num_classes, depth):
+    return nn.Conv2d(in_channels, num_classes, depth)
+
+def build_raising(in_channels, num_classes):
+    raise KeyError("weights.pt")
+
+def build_silent(in_channels, num_classes):
+    assert num_classes > 99
+
+def build_text(**keywords):
+    return "a network"
+
+def build_fixed(in_channels, num_classes):
+    return nn.Identity()
+
+class Picky(nn.Conv2d):
+    def forward(self, image):
+        raise TypeError
+
+def build_picky(in_channels, num_classes):
+    return Picky(in_channels, num_classes, 1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("os.path:join", r"'os.path:join' cannot be called: received join\(a, \*p\): "),
+        ("odd_factories:build_positional", "build_positional' cannot be called"),
+        ("odd_factories:build_demanding", "missing a required argument: 'depth'"),
+        ("odd_factories:build_raising", "build_raising' failed: received KeyError: 'weights.pt'"),
+        ("odd_factories:build_silent", "build_silent' failed: received AssertionError, expected"),
+        ("odd_factories:build_text", "build_text' returns no network: received str"),
+        ("math:hypot", "math:hypot' failed: received TypeError"),
+    ],
+)
+def test_a_factory_that_builds_no_network_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    (tmp_path / "odd_factories.py").write_text(FACTORIES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UsageError, match=message) as caught:
+        build_model(name, 1, 2)
+    sys.modules.pop("odd_factories", None)
+    assert "factory(in_channels: int, num_classes: int, **options) -> torch.nn.Module" in str(caught.value)
+
+
+def test_a_network_that_cannot_learn_or_run_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "odd_factories.py").write_text(FACTORIES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, message in (("build_fixed", "has nothing to train"), ("build_picky", "received TypeError")):
+        network = build_model(f"odd_factories:{name}", 1, 2)
+        with pytest.raises(UsageError, match=message):
+            check_network(f"odd_factories:{name}", network, 1, 2, 32, 32)
+    sys.modules.pop("odd_factories")
+
+
+def test_a_module_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_factories.py").write_text("def build(:\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UsageError, match="cannot be imported: received SyntaxError"):
+        build_model("broken_factories:build", 1, 2)
