@@ -28,8 +28,8 @@ from edgekd.options import (
     NodesOption,
     OutOption,
     PrecisionOption,
-    PrecisionTrainOption,
     PrecisionsOption,
+    PrecisionTrainOption,
     ResumeOption,
     RunOption,
     SeedOption,
@@ -53,7 +53,7 @@ app.add_typer(data_app, name="data", rich_help_panel=TRAINING)
 
 def _register(
     home: typer.Typer, name: str, panel: str | None = None
-) -> Callable[[Callable[..., Answer]], Any]:
+) -> Callable[[Callable[..., Answer | None]], Any]:
     return lambda verb: home.command(name, rich_help_panel=panel)(answer_with(verb))
 
 
@@ -165,14 +165,14 @@ def train(
     seed: TrainingSeedOption = None,
     resume: ResumeOption = False,
     quiet: bool = False,
-) -> Answer:
+) -> Answer | None:
     """Train one network, for example the teacher.
 
     Example: edgekd train DATA --model unet-wide --epochs 40 --out runs/teacher
     """
     from edgekd.answers import show_training
     from edgekd.config import TrainConfig, load_config
-    from edgekd.distill import load_resumed_config
+    from edgekd.distill import is_main_process, load_resumed_config
     from edgekd.distill import train as run_training
 
     settings = {
@@ -183,14 +183,15 @@ def train(
         "lr": lr,
     }
     machine = {"precision": precision, "devices": devices, "num_nodes": num_nodes, "seed": seed}
-    place = _place_run(out, data, resume, quiet)
+    options = settings | machine
     if resume:
-        resolved = load_resumed_config(TrainConfig, place, config, settings | machine)
+        resolved = load_resumed_config(TrainConfig, _require_run(out), config, options)
     else:
-        resolved = load_config(TrainConfig, config, settings | machine)
+        resolved = load_config(TrainConfig, config, options)
+    place = _place_run(out, data, resolved.devices * resolved.num_nodes, quiet)
     with _explain_interrupt("train", data, place):
         result = run_training(resolved, data, place, resume=resume, quiet=quiet)
-    return show_training(result)
+    return show_training(result) if is_main_process() else None
 
 
 @_register(app, "distill", TRAINING)
@@ -212,7 +213,7 @@ def distill(
     seed: TrainingSeedOption = None,
     resume: ResumeOption = False,
     quiet: bool = False,
-) -> Answer:
+) -> Answer | None:
     """Train teacher and student, distil the best teacher into the student, write a bundle.
 
     Example: edgekd distill DATA --control
@@ -220,20 +221,20 @@ def distill(
     from edgekd.answers import show_distillation
     from edgekd.config import DistillConfig, load_config
     from edgekd.distill import distill as run_distillation
-    from edgekd.distill import load_resumed_config
+    from edgekd.distill import is_main_process, load_resumed_config
 
     networks = {"teacher": teacher, "student": student, "losses": loss}
     settings = {"epochs": epochs, "image_size": image_size, "batch_size": batch_size, "lr": lr}
     machine = {"precision": precision, "devices": devices, "num_nodes": num_nodes, "seed": seed}
     options = networks | settings | machine
-    place = _place_run(out, data, resume, quiet)
     if resume:
-        resolved = load_resumed_config(DistillConfig, place, config, options)
+        resolved = load_resumed_config(DistillConfig, _require_run(out), config, options)
     else:
         resolved = load_config(DistillConfig, config, options)
+    place = _place_run(out, data, resolved.devices * resolved.num_nodes, quiet)
     with _explain_interrupt("distill", data, place):
         result = run_distillation(resolved, data, place, control=control or None, resume=resume, quiet=quiet)
-    return show_distillation(result)
+    return show_distillation(result) if is_main_process() else None
 
 
 @_register(app, "evaluate", TRAINING)
@@ -424,14 +425,23 @@ def _choose_bundle(named: Path | None, quiet: bool) -> Path:
     return found
 
 
-def _place_run(named: Path | None, data: Path, resume: bool, quiet: bool) -> Path:
+def _require_run(named: Path | None) -> Path:
+    from edgekd.errors import UsageError
+
+    if named is None:
+        raise UsageError("--resume needs the run to go on with", action="name it: --out RUN --resume")
+    return named
+
+
+def _place_run(named: Path | None, data: Path, processes: int, quiet: bool) -> Path:
     if named is not None:
         return named
     from edgekd.errors import UsageError
     from edgekd.runs import name_new_run
 
-    if resume:
-        raise UsageError("--resume needs the run to go on with", action="name it: --out RUN --resume")
+    if processes > 1:
+        # Each process would choose a name of its own.
+        raise UsageError(f"{processes} processes need one run folder", action="name it: --out RUN")
     place = name_new_run(data.resolve().stem)
     print_notice(f"this run goes to {place}", quiet=quiet)
     return place

@@ -53,9 +53,10 @@ class Answer:
     exit_code: int = 0
 
 
-def answer_with(verb: Callable[..., Answer]) -> Callable[..., None]:
+def answer_with(verb: Callable[..., Answer | None]) -> Callable[..., None]:
     """Give a verb ``--json``, ``--quiet`` and ``--debug``, print its answer and end with its exit code.
 
+    A verb that returns None prints nothing: another process of the same run answers.
     The verb receives ``quiet`` (true with ``--json`` as well) where it has a parameter of that name.
     """
     signature = inspect.signature(verb)
@@ -102,7 +103,7 @@ def print_notice(text: str, *, quiet: bool = False) -> None:
         print(text, file=sys.stderr)  # noqa: T201
 
 
-def _run(verb: Callable[[], Answer], *, as_json: bool, debug: bool) -> int:
+def _run(verb: Callable[[], Answer | None], *, as_json: bool, debug: bool) -> int:
     try:
         answer = verb()
     except KeyboardInterrupt as interrupt:
@@ -120,6 +121,8 @@ def _run(verb: Callable[[], Answer], *, as_json: bool, debug: bool) -> int:
         text = f"{what}. Next: run it again with --debug and report it"
         _print_error(text, INTERNAL_ERROR, as_json=as_json, debug=debug)
         return INTERNAL_ERROR
+    if answer is None:
+        return 0
     if as_json:
         sys.stdout.write(json.dumps(_replace_nan(answer.data), indent=2, allow_nan=False) + "\n")
     else:
