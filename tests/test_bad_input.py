@@ -390,7 +390,7 @@ def test_interrupted_distillation_can_be_resumed(data: Path) -> None:
     pytest.importorskip("torch", reason="distillation needs torch")
     out = data.parent / "run"
     command = [sys.executable, "-m", "edgekd", "distill", str(data), "--out", str(out), *SMALL, "--quiet"]
-    command[command.index("--epochs") + 1] = "40"
+    command[command.index("--epochs") + 1] = "15"
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (out / "curves.jsonl").exists() and process.poll() is None and time.monotonic() < deadline:
