@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from edgekd.cores import count_usable_cores
 from edgekd.tables import NOT_MEASURED
 
 LIBRARIES = (
@@ -80,13 +81,6 @@ def describe_conditions(root: Path = Path("/")) -> dict[str, Any]:
         "clock_mhz": _read_mean_clock_mhz(root),
         "temperature_c": _read_temperature_c(root),
     }
-
-
-def count_usable_cores() -> int:
-    """Return how many logical cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _describe_cpu(root: Path) -> dict[str, Any]:

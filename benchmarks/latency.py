@@ -21,8 +21,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.benchmarks.environment import count_usable_cores, describe_conditions
+from edgekd.benchmarks.environment import describe_conditions
 from edgekd.benchmarks.quantiles import Samples, summarise_samples_ms
+from edgekd.cores import count_usable_cores
 from edgekd.errors import InputError, UsageError
 
 MAX_SPREAD = 2.0

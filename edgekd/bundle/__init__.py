@@ -18,7 +18,6 @@ from edgekd.bundle.golden import (
     GoldenFrames,
     load_golden,
     read_golden,
-    write_golden,
 )
 from edgekd.bundle.manifest import MANIFEST_FILE, SCHEMA_VERSION, WEIGHTS_FILE, Manifest
 from edgekd.bundle.recording import Recording, load_recording, save_recording
@@ -49,5 +48,4 @@ __all__ = [
     "save_recording",
     "write_build",
     "write_bundle",
-    "write_golden",
 ]

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.atomic import write_bytes_atomic
 from edgekd.bundle.arrays import Array, pack_arrays, unpack_arrays
 from edgekd.bundle.store import Bundle
 from edgekd.errors import IntegrityError
@@ -56,15 +55,6 @@ class GoldenFrames:
             for index in range(len(self))
         }
         return pack_arrays(arrays)
-
-
-def write_golden(path: Path, golden: GoldenFrames) -> None:
-    """Write golden frames to an ``.npz`` file, atomically.
-
-    Raises:
-        MachineError: the disk is full.
-    """
-    write_bytes_atomic(path, golden.to_bytes())
 
 
 def read_golden(bundle: Bundle) -> GoldenFrames:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from typing import Literal
 
 import torch
@@ -13,6 +12,7 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning_fabric.utilities import rank_zero_only
 
 from edgekd.config import FitConfig, list_unset_variables
+from edgekd.cores import count_usable_cores
 from edgekd.errors import MachineError, UsageError
 
 Precision = Literal["fp32", "bf16"]
@@ -109,13 +109,6 @@ def _check_enough_devices(accelerator: str, devices: int) -> None:
             expected=f"{devices} (devices)",
             action=f"use --devices {cores} or fewer; one process already computes on every core",
         )
-
-
-def count_usable_cores() -> int:
-    """Return the processor cores this process may run on; fewer than the machine's in many containers."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _check_torchrun(config: FitConfig) -> None:
