@@ -198,9 +198,20 @@ def train(
 def distill(
     data: DataArgument,
     out: RunOption = None,
-    teacher: Annotated[str | None, typer.Option(help="Network, or the folder of a train run.")] = None,
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(help="Network, or the folder of a finished run; several folders teach as one."),
+    ] = None,
     student: Annotated[str | None, typer.Option(help="Network of the student.")] = None,
-    loss: Annotated[str | None, typer.Option(help="Distillation losses and weights: kl:1.")] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="Losses to the teacher with weights, such as kl:1,cwd:3.")
+    ] = None,
+    taps: Annotated[
+        str | None, typer.Option(help="Features to compare, such as enc16,dec4, or student=teacher.")
+    ] = None,
+    unlabeled: Annotated[
+        Path | None, typer.Option(help="Folder of frames without masks, which the teacher labels.")
+    ] = None,
     control: Annotated[bool, typer.Option("--control", help="Also train it without the teacher.")] = False,
     epochs: EpochsOption = None,
     image_size: ImageSizeOption = None,
@@ -223,7 +234,8 @@ def distill(
     from edgekd.distill import distill as run_distillation
     from edgekd.distill import is_main_process, load_resumed_config
 
-    networks = {"teacher": teacher, "student": student, "losses": loss}
+    networks = {"teacher": _join_teachers(teacher), "student": student}
+    networks |= {"losses": loss, "taps": taps, "unlabeled": None if unlabeled is None else str(unlabeled)}
     settings = {"epochs": epochs, "image_size": image_size, "batch_size": batch_size, "lr": lr}
     machine = {"precision": precision, "devices": devices, "num_nodes": num_nodes, "seed": seed}
     options = networks | settings | machine
@@ -235,6 +247,10 @@ def distill(
     with _explain_interrupt("distill", data, place):
         result = run_distillation(resolved, data, place, control=control or None, resume=resume, quiet=quiet)
     return show_distillation(result) if is_main_process() else None
+
+
+def _join_teachers(teachers: list[str] | None) -> str | tuple[str, ...] | None:
+    return None if not teachers else teachers[0] if len(teachers) == 1 else tuple(teachers)
 
 
 @_register(app, "evaluate", TRAINING)

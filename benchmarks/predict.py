@@ -15,8 +15,7 @@ from edgekd.benchmarks.overlays import add_legend, draw_overlay, encode_png, lis
 from edgekd.benchmarks.result_files import format_json
 from edgekd.benchmarks.selection import choose_builds
 from edgekd.bundle import Bundle
-from edgekd.data import read_frame
-from edgekd.data.readers import IMAGE_SUFFIXES
+from edgekd.data import list_images, read_frame
 from edgekd.errors import InputError
 from edgekd.preprocess import restore_mask
 from edgekd.progress import track
@@ -111,30 +110,6 @@ def predict_folder(
         report = PredictionReport(engine, str(out), tuple(cases))
         write_text_atomic(folder / "predictions.json", format_json(report.to_dict()))
     return report
-
-
-def list_images(source: Path) -> list[Path]:
-    """Return an image, or the images of a folder by name.
-
-    Raises:
-        InputError: nothing there, or no image in the folder.
-    """
-    if source.is_file():
-        return [source]
-    if not source.is_dir():
-        raise InputError(f"there is no image or folder {source}", action="check the path")
-    images = sorted(
-        path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-    )
-    if not images:
-        raise InputError(
-            f"the folder {source} holds no image",
-            expected=", ".join(sorted(IMAGE_SUFFIXES)),
-            action=f"name {source}/images"
-            if (source / "images").is_dir()
-            else "name a folder with images in it",
-        )
-    return images
 
 
 def _predict_image(segmenter: Segmenter, image: Path, name: str, folder: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 Options = dict[str, int | float | str | bool]
+Name = Annotated[str, Field(min_length=1)]
 
 LEVELS = {"uint8": 255, "uint16": 65535}
 
@@ -67,6 +68,9 @@ class FitConfig(Spec):
         color, frame_dtype, crop: see PreprocessSpec.
         classes: names of the classes, background first.
         batch_size: images a step, over all devices together.
+        min_epoch_steps: an epoch is a pass over the training split, but at least so many steps: a small data
+            set is passed several times, so that the epochs train as much as those of a larger one.
+        views: an endless number of augmented views of a frame (0), or so many fixed ones in turn.
         lr: peak learning rate of the network (in `distill`: of the student and the control).
         truth_losses: terms and weights that compare with the truth, for every network.
         weight_decay: AdamW's decoupled decay, on weights only, never on norms and biases.
@@ -82,6 +86,8 @@ class FitConfig(Spec):
     crop: CropBox | None = None
     classes: ClassSpec = ClassSpec()
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 8
+    min_epoch_steps: Annotated[int, Field(ge=0, le=100_000)] = 0
+    views: Annotated[int, Field(ge=0, le=10_000)] = 0
     lr: Annotated[float, Field(gt=0, le=1)] = 5e-3
     truth_losses: str = "ce:1,dice:1"
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-2
@@ -130,20 +136,34 @@ class DistillConfig(FitConfig):
     """`edgekd distill`: phase 1 trains teacher and student side by side, in phase 2 the teacher teaches.
 
     Attributes:
-        teacher: a network by name, or the folder of a finished run whose network then teaches as it is.
+        teacher: a network by name, or the folder of a finished run whose network then teaches as it is;
+            several such folders for teachers whose probabilities are averaged.
         student: a network by name.
         teacher_options, student_options: options for the factories.
         epochs: passes over the training split in phase 1.
         distill_epochs: passes in phase 2; None takes as many as in phase 1.
         teacher_lr: peak learning rate of the teacher.
         losses: terms and weights that compare with the teacher, for the student in phase 2 alone.
-        temperature: softens both distributions in ``kl`` (Hinton et al., 2015).
+        truth_weight: what ``truth_losses`` weigh for the student in phase 2, 1 being their own weights; 0
+            leaves the teacher alone.
+        temperature: softens both distributions in ``kl`` and ``zkl`` (Hinton et al., 2015).
+        taps: features that ``at``, ``fitnet`` and ``fcwd`` compare: names such as ``enc16``, or pairs
+            ``student=teacher`` of names or module paths, with commas between.
+        boundary_weight: added to the weight of pixels at the edge of the teacher's mask in ``kl``, ``zkl``
+            and ``tdice``.
+        teacher_view: ``same`` shows the teacher the student's own view, ``plain`` the same view before gain,
+            gamma and noise.
+        unlabeled: folder of frames without masks, which the teacher labels for the student in phase 2: as
+            many a step as there are frames with masks.
+        confidence: on frames without a mask, pixels where the teacher's largest class probability is lower
+            do not count.
+        store_answers: keep the teacher's answers on disk; needs ``views``, which are the ones kept.
         select: weights kept of student and control alike: the last, or the best by validation Dice in
             phase 2. The learning rate has reached 0 at the last step, so the last weights are settled,
             and choosing the best of many epochs on a small validation split rewards luck.
     """
 
-    teacher: Annotated[str, Field(min_length=1)] = "dynunet"
+    teacher: Name | Annotated[tuple[Name, ...], Field(min_length=1)] = "dynunet"
     student: Annotated[str, Field(min_length=1)] = "unet-narrow"
     teacher_options: Options = Field(default_factory=dict)
     student_options: Options = Field(default_factory=dict)
@@ -151,8 +171,19 @@ class DistillConfig(FitConfig):
     distill_epochs: Annotated[int | None, Field(ge=1, le=100_000)] = None
     teacher_lr: Annotated[float, Field(gt=0, le=1)] = 2e-3
     losses: str = "kl:1"
-    temperature: Annotated[float, Field(ge=1, le=100)] = 2.0
+    truth_weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    temperature: Annotated[float, Field(ge=0.1, le=100)] = 2.0
+    taps: str = ""
+    boundary_weight: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    teacher_view: Literal["same", "plain"] = "same"
+    unlabeled: Name | None = None
+    confidence: Annotated[float, Field(ge=0, le=1)] = 0.0
+    store_answers: bool = False
     select: Literal["last", "best"] = "last"
+
+    def list_teachers(self) -> tuple[str, ...]:
+        """Return the teacher, or the teachers."""
+        return (self.teacher,) if isinstance(self.teacher, str) else self.teacher
 
 
 AnyConfig = TypeVar("AnyConfig", bound=FitConfig)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgekd.data.cases import Case, Dataset
 from edgekd.data.check import CheckReport, check_dataset
+from edgekd.data.frames import LoadedFrames, hash_image, list_images, load_frames
 from edgekd.data.inspection import Finding
 from edgekd.data.layouts import find_cases
 from edgekd.data.loading import LoadedCases, hash_cases, load_cases, read_case, read_frame
@@ -18,11 +19,15 @@ __all__ = [
     "Dataset",
     "Finding",
     "LoadedCases",
+    "LoadedFrames",
     "assign_splits",
     "check_dataset",
     "find_cases",
     "hash_cases",
+    "hash_image",
+    "list_images",
     "load_cases",
+    "load_frames",
     "read_case",
     "read_frame",
     "read_image",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,31 +27,43 @@ def derive_seed(*keys: int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
+class Views(NamedTuple):
+    """A batch after augmentation.
+
+    Attributes:
+        images: (N, C, h, w) float32, moved and recoloured: what is learned from.
+        truths: (N, h, w) int64 class ids, IGNORE where a pixel came from outside or had no truth.
+        inside: (N, h, w) bool, False where a pixel came from outside the image.
+        plain: (N, C, h, w) float32, moved as ``images``, neither recoloured nor noisy.
+    """
+
+    images: Tensor
+    truths: Tensor
+    inside: Tensor
+    plain: Tensor
+
+
 def augment_batch(
     images: Tensor, truths: Tensor, keys: list[int], config: AugmentConfig, spec: PreprocessSpec
-) -> tuple[Tensor, Tensor]:
+) -> Views:
     """Return the batch, geometrically and photometrically changed.
 
     Args:
         images: (N, C, h, w) float32, normalised as ``spec`` says.
-        truths: (N, h, w) int64 class ids.
+        truths: (N, h, w) int64 class ids, or IGNORE.
         keys: (N,) one seed a sample; the change of a sample depends on its key alone.
         config: how far each change may go.
         spec: mean and standard deviation of the normalisation.
-
-    Returns:
-        images (N, C, h, w) float32 and truths (N, h, w) int64, IGNORE where a pixel came from outside.
     """
     draws = torch.stack([_draw_uniform(key) for key in keys]).to(images.device)
     mean = torch.tensor(spec.mean, device=images.device).view(1, -1, 1, 1)
     std = torch.tensor(spec.std, device=images.device).view(1, -1, 1, 1)
-    pixels = images * std + mean
-    pixels, truths = _move(pixels, truths, draws, config)
-    pixels = _recolor(pixels, draws, config)
+    moved, truths, inside = _move(images * std + mean, truths, draws, config)
+    pixels = _recolor(moved, draws, config)
     if config.noise > 0:
         level = draws[:, 7].view(-1, 1, 1, 1) * config.noise
         pixels = pixels + level * torch.stack([_draw_normal(key, pixels[0]) for key in keys])
-    return (pixels.clamp(0, 1) - mean) / std, truths
+    return Views((pixels.clamp(0, 1) - mean) / std, truths, inside, (moved - mean) / std)
 
 
 def _draw_uniform(key: int) -> Tensor:
@@ -63,10 +76,12 @@ def _draw_normal(key: int, like: Tensor) -> Tensor:
     return torch.randn((1, *like.shape[1:]), generator=generator, device=like.device)
 
 
-def _move(pixels: Tensor, truths: Tensor, draws: Tensor, config: AugmentConfig) -> tuple[Tensor, Tensor]:
-    """Flip, turn, scale and shift; outside pixels are black and IGNORE."""
+def _move(
+    pixels: Tensor, truths: Tensor, draws: Tensor, config: AugmentConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Flip, turn, scale and shift; outside pixels are black and IGNORE. Also return which lie inside."""
     if not (config.flip or config.rotation_deg or config.scale or config.translation):
-        return pixels, truths
+        return pixels, truths, torch.ones_like(truths, dtype=torch.bool)
     grid = functional.affine_grid(
         _build_affine(draws, config, *pixels.shape[-2:]), list(pixels.shape), align_corners=False
     )
@@ -75,7 +90,7 @@ def _move(pixels: Tensor, truths: Tensor, draws: Tensor, config: AugmentConfig) 
     shifted = (truths + 1).unsqueeze(1).float()
     labels = functional.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False)
     labels = labels.squeeze(1).long() - 1
-    return moved, torch.where(labels < 0, IGNORE, labels)
+    return moved, torch.where(labels < 0, IGNORE, labels), labels >= 0
 
 
 def _build_affine(draws: Tensor, config: AugmentConfig, height: int, width: int) -> Tensor:

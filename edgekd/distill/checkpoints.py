@@ -40,7 +40,7 @@ class Journal:
         epoch, step: the step that comes next; epochs count through both phases, from 0.
         sums: learner → term → sum of the loss over the steps of this epoch.
         history: one record an epoch, the lines of ``curves.jsonl``.
-        teacher_sha256: hash of the file the frozen teacher is loaded from, in phase 2.
+        teachers_sha256: hash of each file that a frozen teacher is loaded from, in phase 2.
         teacher_epoch: the epoch, from 0, of the teacher's weights; None where it was ready before.
         seconds: time spent in training so far, over all interruptions.
     """
@@ -50,7 +50,7 @@ class Journal:
     step: int = 0
     sums: dict[str, dict[str, float]] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
-    teacher_sha256: str | None = None
+    teachers_sha256: list[str] = field(default_factory=list)
     teacher_epoch: int | None = None
     seconds: float = 0.0
 

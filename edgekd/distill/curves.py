@@ -59,9 +59,9 @@ def _draw_learner(dice_axes: Any, loss_axes: Any, name: str, records: Sequence[M
 
 
 def _sum_truth_terms(losses: Mapping[str, float]) -> float:
-    from edgekd.distill.losses import LOSSES
+    from edgekd.distill.objective import LOSSES
 
-    return sum(value for term, value in losses.items() if term in LOSSES and not LOSSES[term].needs_teacher)
+    return sum(value for term, value in losses.items() if term in LOSSES and LOSSES[term].kind == "truth")
 
 
 def _finish(axes: Any, history: Sequence[Mapping[str, Any]], title: str) -> None:

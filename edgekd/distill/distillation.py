@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
@@ -10,21 +9,30 @@ import torch
 
 from edgekd.atomic import hash_file, write_bytes_atomic
 from edgekd.config import DistillConfig
+from edgekd.distill.answers import AnswerStore
 from edgekd.distill.checkpoints import load_learner
 from edgekd.distill.finish import build_run_record, describe_trained, pack_weights, write_student_bundle
+from edgekd.distill.hints import Hints, build_hints
 from edgekd.distill.identity import read_choices
-from edgekd.distill.inputs import Inputs
 from edgekd.distill.learner import Learner, load_weights
 from edgekd.distill.loop import Phase
-from edgekd.distill.losses import parse_terms
-from edgekd.distill.ready import ReadyTeacher, find_ready_teacher
-from edgekd.distill.results import BUNDLE_FOLDER, DistillResult, NetworkResult, read_record, write_record
-from edgekd.distill.session import Session, describe_network, open_session
+from edgekd.distill.objective import LOSSES
+from edgekd.distill.plan import Plan, make_plan
+from edgekd.distill.results import (
+    BUNDLE_FOLDER,
+    DistillResult,
+    NetworkResult,
+    name_teacher,
+    read_record,
+    write_record,
+)
+from edgekd.distill.session import Session, open_session
+from edgekd.distill.taps import FeatureTaps
 from edgekd.distill.teacher import FrozenTeacher
+from edgekd.distill.teaching import Teaching
 from edgekd.errors import IntegrityError
 from edgekd.specs import ModelSpec
 
-TEACHER_FILE = "teacher.safetensors"
 CONTROL_FILE = "control.safetensors"
 STUDENT_FILE = f"{BUNDLE_FOLDER}/student.safetensors"
 
@@ -62,11 +70,11 @@ def distill(
     """
     if control is None:
         control = resume and read_choices(out).get("control") is True
-    plan = _make_plan(config, control)
+    plan = make_plan(config, control)
     identity = {
         "kind": "distill",
         "control": control,
-        "ready_teacher_sha256": None if plan.ready is None else plan.ready.fact.sha256,
+        "ready_teachers_sha256": [one.fact.sha256 for one in plan.ready],
     }
     session = open_session(
         config, data, out, identity, resume=resume, quiet=quiet, check_inputs=plan.check_inputs
@@ -76,49 +84,10 @@ def distill(
     return DistillResult(out, read_record(out))
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """The choices, checked and looked up."""
-
-    config: DistillConfig
-    control: bool
-    truth_terms: dict[str, float]
-    teacher_terms: dict[str, float]
-    ready: ReadyTeacher | None
-    teacher: ModelSpec
-    student: ModelSpec
-
-    @property
-    def total_epochs(self) -> int:
-        """Epochs of the student in both phases."""
-        second = self.config.distill_epochs
-        return self.config.epochs + (self.config.epochs if second is None else second)
-
-    def check_inputs(self, inputs: Inputs) -> None:
-        """Raise UsageError where a ready teacher has learned from what judges the student."""
-        if self.ready is not None:
-            self.ready.check_not_leaked(inputs)
-
-
-def _make_plan(config: DistillConfig, control: bool) -> _Plan:
-    ready = find_ready_teacher(config)
-    return _Plan(
-        config=config,
-        control=control,
-        truth_terms=parse_terms(config.truth_losses, needs_teacher=False),
-        teacher_terms=parse_terms(config.losses, needs_teacher=True),
-        ready=ready,
-        teacher=describe_network(config.teacher, config.teacher_options, config)
-        if ready is None
-        else ready.fact.model,
-        student=describe_network(config.student, config.student_options, config),
-    )
-
-
 class _Distillation:
     """The two phases and what happens between and after them."""
 
-    def __init__(self, session: Session, plan: _Plan) -> None:
+    def __init__(self, session: Session, plan: Plan) -> None:
         self._session, self._plan = session, plan
         self._student = self._build_student("student")
 
@@ -131,35 +100,41 @@ class _Distillation:
             journal.phase = 2
         else:
             learners = self._restore_second_phase()
-        teacher = self._load_teacher()
-        temperature = self._plan.config.temperature
-        self._session.run(Phase(2, self._plan.total_epochs, learners, teacher, temperature))
-        teacher.check_unchanged()
+        teaching = self._build_teaching()
+        self._session.run(Phase(2, self._plan.total_epochs, learners, teaching))
+        teaching.check_unchanged()
         if self._session.fabric.is_global_zero:
-            self._finish(teacher, learners)
+            self._finish(teaching, learners)
         self._session.fabric.barrier()
 
     def _run_first_phase(self) -> None:
         """Train both (the student alone beside a ready teacher) and write the teacher's weights."""
         session, config = self._session, self._plan.config
-        learners = [self._student]
-        if self._plan.ready is None:
-            learners.insert(0, self._build_teacher())
+        learners = [self._student] if self._plan.ready else [self._build_teacher(), self._student]
         if session.checkpoint is not None:
             for learner in learners:
                 load_learner(session.checkpoint, learner)
         session.run(Phase(1, config.epochs, learners))
         if session.fabric.is_global_zero:
-            if self._plan.ready is None:
-                weights, session.journal.teacher_epoch = learners[0].pick_weights("best")
-                if session.journal.teacher_epoch is None:
-                    session.journal.teacher_epoch = config.epochs - 1
-                data = safetensors.torch.save(weights)
-            else:
-                data = self._plan.ready.weights.read_bytes()
-            write_bytes_atomic(session.out / TEACHER_FILE, data)
+            for file, weights in zip(self._teacher_files, self._pack_teachers(learners[0]), strict=True):
+                write_bytes_atomic(file, weights)
         session.fabric.barrier()
-        session.journal.teacher_sha256 = hash_file(session.out / TEACHER_FILE)
+        session.journal.teachers_sha256 = [hash_file(file) for file in self._teacher_files]
+
+    @property
+    def _teacher_files(self) -> list[Path]:
+        return [
+            self._session.out / f"{name_teacher(index)}.safetensors"
+            for index in range(len(self._plan.teachers))
+        ]
+
+    def _pack_teachers(self, trained: Learner) -> list[bytes]:
+        """Return the files of the teachers: those of the ready ones, or the best weights of phase 1."""
+        if self._plan.ready:
+            return [one.weights.read_bytes() for one in self._plan.ready]
+        weights, epoch = trained.pick_weights("best")
+        self._session.journal.teacher_epoch = self._plan.config.epochs - 1 if epoch is None else epoch
+        return [safetensors.torch.save(weights)]
 
     def _branch(self) -> list[Learner]:
         """Return the student, now taught, and the control, which stands where the student stands."""
@@ -168,7 +143,9 @@ class _Distillation:
         if self._plan.control:
             learners.append(self._build_student("control"))
             learners[1].import_state(self._student.export_state())
-        self._student.terms = {**self._plan.truth_terms, **self._plan.teacher_terms}
+        self._student.terms = self._plan.taught_terms
+        if self._plan.taps:
+            self._student.hints = self._build_hints()
         return learners
 
     def _restore_second_phase(self) -> list[Learner]:
@@ -179,30 +156,74 @@ class _Distillation:
                 load_learner(checkpoint, learner)
         return learners
 
-    def _load_teacher(self) -> FrozenTeacher:
-        session, model = self._session, self._plan.teacher
-        file = session.out / TEACHER_FILE
-        if not file.is_file() or hash_file(file) != session.journal.teacher_sha256:
+    def _build_hints(self) -> Hints:
+        plan, teacher = self._plan, self._plan.teachers[0]
+        return build_hints(
+            self._session.fabric,
+            student=(self._student.network, plan.student),
+            teacher=(self._session.build_network(teacher.name, teacher.options), teacher),
+            taps=plan.taps,
+            projects=any(LOSSES[name].projects for name in plan.teacher_terms),
+            config=plan.config,
+        )
+
+    def _build_teaching(self) -> Teaching:
+        config, session = self._plan.config, self._session
+        teachers = [
+            self._load_teacher(model, file, sha256)
+            for model, file, sha256 in zip(
+                self._plan.teachers, self._teacher_files, session.journal.teachers_sha256, strict=True
+            )
+        ]
+        taps = {pair.name: pair.teacher for pair in self._plan.taps}
+        return Teaching(
+            fabric=session.fabric,
+            teachers=teachers,
+            taps=FeatureTaps(teachers[0].network, self._plan.teachers[0].name, taps) if taps else None,
+            plain_view=config.teacher_view == "plain",
+            temperature=config.temperature,
+            boundary_weight=config.boundary_weight,
+            confidence=config.confidence,
+            store=self._open_store() if config.store_answers else None,
+        )
+
+    def _open_store(self) -> AnswerStore:
+        session, config = self._session, self._plan.config
+        recipe = {
+            "teachers": session.journal.teachers_sha256,
+            "preprocess": config.build_preprocess().compute_hash(),
+            "augment": config.augment.model_dump(mode="json"),
+            "view": config.teacher_view,
+            "taps": [pair.teacher for pair in self._plan.taps],
+            "precision": session.precision,
+        }
+        return AnswerStore(session.answers_folder, recipe)
+
+    def _load_teacher(self, model: ModelSpec, file: Path, sha256: str) -> FrozenTeacher:
+        if not file.is_file() or hash_file(file) != sha256:
             raise IntegrityError(f"{file} is not the teacher that phase 1 chose", action="begin a new run")
-        network = session.build_network(model.name, model.options)
+        network = self._session.build_network(model.name, model.options)
         load_weights(network, safetensors.torch.load_file(file))
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        return FrozenTeacher(session.fabric.to_device(network))
+        return FrozenTeacher(self._session.fabric.to_device(network))
 
-    def _finish(self, teacher: FrozenTeacher, learners: list[Learner]) -> None:
+    def _finish(self, teaching: Teaching, learners: list[Learner]) -> None:
         """Choose and score the final weights, write the bundle and, last, ``result.json``."""
         session, plan = self._session, self._plan
         epoch = session.journal.teacher_epoch
         networks = {
-            "teacher": describe_trained(
-                session, teacher.network, plan.teacher, TEACHER_FILE, None if epoch is None else epoch + 1
+            name_teacher(index): describe_trained(
+                session, teacher.network, model, file.name, None if epoch is None else epoch + 1
+            )
+            for index, (teacher, model, file) in enumerate(
+                zip(teaching.teachers, plan.teachers, self._teacher_files, strict=True)
             )
         }
         for learner, file in zip(learners, (STUDENT_FILE, CONTROL_FILE), strict=False):
             networks[learner.name] = self._choose(learner, file)
         if plan.control:
             write_bytes_atomic(session.out / CONTROL_FILE, pack_weights(learners[1].network))
-        record = build_run_record(session, "distill", networks, plan.student)
+        record = build_run_record(session, "distill", networks, plan.student, teaching.teachers)
         write_student_bundle(session, self._student.network, record)
         write_record(session.out, record)
 
@@ -222,7 +243,7 @@ class _Distillation:
         plan, config = self._plan, self._plan.config
         return self._session.build_learner(
             "teacher",
-            plan.teacher,
+            plan.teachers[0],
             terms=plan.truth_terms,
             peak_lr=config.teacher_lr,
             epochs=config.epochs,

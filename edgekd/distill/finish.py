@@ -6,7 +6,7 @@ import copy
 import hashlib
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -23,6 +23,7 @@ from edgekd.distill.learner import copy_weights
 from edgekd.distill.predict import pick_masks, predict_logits, predict_recording, score_network
 from edgekd.distill.results import BUNDLE_FOLDER, NetworkResult, RunRecord
 from edgekd.distill.session import Session
+from edgekd.distill.teaching import Ensemble
 from edgekd.preprocess import prepare_truth, preprocess_frames
 from edgekd.specs import ClassSpec, ModelSpec, PreprocessSpec
 
@@ -55,15 +56,28 @@ def describe_trained(
 
 
 def build_run_record(
-    session: Session, kind: str, networks: Mapping[str, NetworkResult], learned: ModelSpec
+    session: Session,
+    kind: str,
+    networks: Mapping[str, NetworkResult],
+    learned: ModelSpec,
+    teachers: Sequence[nn.Module] = (),
 ) -> RunRecord:
-    """Draw the curves and return the run's record; ``learned`` is the network scored untrained beside."""
+    """Draw the curves and return the run's record.
+
+    Args:
+        session: the run.
+        kind: ``train`` or ``distill``.
+        networks: what was trained.
+        learned: the network that is scored untrained beside.
+        teachers: several are scored together too.
+    """
     draw_curves(session.out / CURVES_PICTURE, session.journal.history)
     untrained = session.build_network(learned.name, learned.options)
     return RunRecord.model_validate(
         {
             "kind": kind,
             "networks": dict(networks),
+            "ensemble_test": _score(session, Ensemble(teachers), "test") if len(teachers) > 1 else None,
             "untrained_test": _score(session, untrained, "test"),
             "preprocess": session.config.build_preprocess(),
             "classes": session.config.classes,

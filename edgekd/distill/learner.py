@@ -9,11 +9,14 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from edgekd.distill.schedule import build_optimizer
+from edgekd.distill.hints import Hints
+from edgekd.distill.objective import LOSSES
+from edgekd.distill.schedule import build_optimizer, set_lr
 
 State = dict[str, Tensor]
 _WEIGHTS = "weights/"
 _MOMENTS = "optimizer/"
+_PROJECTORS = "projectors/"
 
 
 @dataclass
@@ -28,6 +31,7 @@ class Learner:
         terms: losses and weights.
         peak_lr: peak learning rate.
         total_steps: length of its learning-rate curve, steps.
+        hints: what losses on features need; None without such losses.
         best_dice: best validation Dice so far (-1 before the first).
         best_epoch: epoch of it, counted from 0.
         best_weights: weights and buffers of that epoch, on the CPU.
@@ -40,9 +44,26 @@ class Learner:
     terms: dict[str, float]
     peak_lr: float
     total_steps: int
+    hints: Hints | None = None
     best_dice: float = -1.0
     best_epoch: int | None = None
     best_weights: State = field(default_factory=dict)
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether any of its losses compares with a teacher."""
+        return any(LOSSES[name].kind != "truth" for name in self.terms)
+
+    def set_lr(self, lr: float) -> None:
+        """Set the learning rate of the network and its projectors."""
+        for optimizer in self._list_optimizers():
+            set_lr(optimizer, lr)
+
+    def step(self) -> None:
+        """Take a step by the gradients, and forget them."""
+        for optimizer in self._list_optimizers():
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
 
     def record_score(self, dice: float, epoch: int) -> None:
         """Keep the weights if ``dice`` is the best so far; NaN (no lesion in the split) never is."""
@@ -65,22 +86,22 @@ class Learner:
 
     def export_state(self) -> State:
         """Return weights, buffers and AdamW's moments as flat, contiguous CPU tensors."""
-        state = {_WEIGHTS + name: value for name, value in copy_weights(self.network).items()}
-        for index, moments in self.optimizer.state_dict()["state"].items():
-            for name, value in moments.items():
-                state[f"{_MOMENTS}{index}/{name}"] = value.detach().cpu().contiguous().clone()
+        state = _export_trainable(self.network, self.optimizer)
+        if self.hints is not None and self.hints.projectors is not None:
+            inner = _export_trainable(self.hints.projectors, self.hints.optimizer)
+            state |= {_PROJECTORS + name: value for name, value in inner.items()}
         return state
 
     def import_state(self, state: State) -> None:
         """Continue from what `export_state` returned."""
-        load_weights(self.network, _strip_prefix(state, _WEIGHTS))
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        moments: dict[int, State] = {}
-        for key, value in _strip_prefix(state, _MOMENTS).items():
-            index_text, _, name = key.partition("/")
-            moments.setdefault(int(index_text), {})[name] = _match_layout(value, parameters[int(index_text)])
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        _import_trainable(self.network, self.optimizer, state)
+        if self.hints is not None and self.hints.projectors is not None:
+            inner = _strip_prefix(state, _PROJECTORS)
+            _import_trainable(self.hints.projectors, self.hints.optimizer, inner)
+
+    def _list_optimizers(self) -> list[Any]:
+        extra = None if self.hints is None else self.hints.optimizer
+        return [self.optimizer] if extra is None else [self.optimizer, extra]
 
 
 def build_learner(
@@ -107,6 +128,25 @@ def copy_weights(network: nn.Module) -> State:
 def load_weights(network: nn.Module, weights: State) -> None:
     """Copy weights and buffers into ``network``, keeping its device and memory layout."""
     network.load_state_dict(weights, strict=True)
+
+
+def _export_trainable(network: nn.Module, optimizer: Any) -> State:
+    state = {_WEIGHTS + name: value for name, value in copy_weights(network).items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        for name, value in moments.items():
+            state[f"{_MOMENTS}{index}/{name}"] = value.detach().cpu().contiguous().clone()
+    return state
+
+
+def _import_trainable(network: nn.Module, optimizer: Any, state: State) -> None:
+    load_weights(network, _strip_prefix(state, _WEIGHTS))
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    moments: dict[int, State] = {}
+    for key, value in _strip_prefix(state, _MOMENTS).items():
+        index_text, _, name = key.partition("/")
+        moments.setdefault(int(index_text), {})[name] = _match_layout(value, parameters[int(index_text)])
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
 
 def _match_layout(value: Tensor, parameter: Tensor) -> Tensor:

@@ -18,21 +18,14 @@ from torch import Tensor
 
 from edgekd.config import FitConfig
 from edgekd.data import LoadedCases
-from edgekd.distill.augment import augment_batch
+from edgekd.distill.batches import Batch, BatchBuilder
 from edgekd.distill.checkpoints import Journal
 from edgekd.distill.learner import Learner
-from edgekd.distill.losses import LossInputs, compute_losses
+from edgekd.distill.objective import LossInputs, TeacherAnswer, compute_losses
 from edgekd.distill.predict import score_network
 from edgekd.distill.report import report_epoch
-from edgekd.distill.schedule import (
-    compute_lr,
-    count_steps,
-    derive_sample_keys,
-    derive_step_seed,
-    order_epoch,
-    set_lr,
-)
-from edgekd.distill.teacher import FrozenTeacher
+from edgekd.distill.schedule import compute_lr, derive_step_seed
+from edgekd.distill.teaching import Teaching
 from edgekd.errors import UsageError
 from edgekd.metrics import Scores
 from edgekd.progress import Progress
@@ -48,15 +41,13 @@ class Phase:
         number: 1 or 2.
         end_epoch: the epoch after its last one, counted from the start of the run.
         learners: who is trained, on the same batches.
-        teacher: who teaches; None where nobody does. A learner without a term that needs it never uses it.
-        temperature: see ``pixel_kl``.
+        teaching: who teaches; None where nobody does. A learner without a term that needs it never uses it.
     """
 
     number: int
     end_epoch: int
     learners: Sequence[Learner]
-    teacher: FrozenTeacher | None = None
-    temperature: float = 1.0
+    teaching: Teaching | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +57,8 @@ class Setting:
     Attributes:
         fabric: device, precision, processes.
         config: the choices.
-        train, val: the cases learned from and those that choose epochs.
+        batches: what each step learns from.
+        val: the cases that choose epochs.
         save: writes a checkpoint of the phase's learners.
         log: is told when an epoch has ended.
         quiet: show no bar, and write no line an epoch.
@@ -74,7 +66,7 @@ class Setting:
 
     fabric: Fabric
     config: FitConfig
-    train: LoadedCases
+    batches: BatchBuilder
     val: LoadedCases
     save: Callable[[Journal, Sequence[Learner]], None]
     log: Callable[[Journal], None]
@@ -83,7 +75,7 @@ class Setting:
     @property
     def steps_per_epoch(self) -> int:
         """Steps of an epoch."""
-        return count_steps(len(self.train.images), self.config.batch_size)
+        return self.batches.steps_per_epoch
 
 
 def run_phase(setting: Setting, phase: Phase, journal: Journal) -> None:
@@ -112,22 +104,20 @@ def _run_steps(
     setting: Setting, phase: Phase, journal: Journal, clock: _SaveClock, advance: Callable[[], None]
 ) -> None:
     """Run the steps left in this epoch, all learners on each batch."""
-    order = order_epoch(len(setting.train.images), setting.config.seed, journal.epoch)
     for learner in phase.learners:
         learner.module.train()
     for step in range(journal.step, setting.steps_per_epoch):
         with delay_interrupt() as is_interrupted:
-            images, truths = _build_batch(setting, order, journal.epoch, step)
-            teacher_logits = _ask_teacher(setting, phase, images)
+            run_step = journal.epoch * setting.steps_per_epoch + step
+            batch = setting.batches.build(run_step, with_unlabelled=phase.teaching is not None)
+            answer = None if phase.teaching is None else phase.teaching.answer(batch)
             for learner in phase.learners:
                 _prepare_step(setting, learner, journal.epoch, step)
-                inputs = LossInputs(learner.module(images), truths, teacher_logits, phase.temperature)
-                losses = compute_losses(learner.terms, inputs)
+                losses = compute_losses(learner.terms, _run_learner(learner, batch, phase.teaching, answer))
                 values = _gather_losses(setting.fabric, losses)
                 _check_finite(learner.name, values, journal.epoch, step)
                 setting.fabric.backward(losses["total"])
-                learner.optimizer.step()
-                learner.optimizer.zero_grad(set_to_none=True)
+                learner.step()
                 _add_losses(journal, learner.name, values)
             journal.step = step + 1
             advance()
@@ -135,27 +125,29 @@ def _run_steps(
                 clock.save()
 
 
-def _build_batch(setting: Setting, order: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-    """Return this process's share of a batch: images (n, C, h, w) float32, truths (n, h, w) int64."""
-    fabric, config = setting.fabric, setting.config
-    batch = order[step * config.batch_size : (step + 1) * config.batch_size]
-    share = batch[fabric.global_rank :: fabric.world_size]
-    images = torch.from_numpy(setting.train.images[share.numpy()]).to(fabric.device)
-    truths = torch.from_numpy(setting.train.truths[share.numpy()]).to(fabric.device).long()
-    keys = derive_sample_keys(share, config.seed, epoch)
-    images, truths = augment_batch(images, truths, keys, config.augment, config.build_preprocess())
-    return images.contiguous(memory_format=torch.channels_last), truths
-
-
-def _ask_teacher(setting: Setting, phase: Phase, images: Tensor) -> Tensor | None:
-    if phase.teacher is None:
-        return None
-    with setting.fabric.autocast():
-        return phase.teacher(images).float()
+def _run_learner(
+    learner: Learner, batch: Batch, teaching: Teaching | None, answer: TeacherAnswer | None
+) -> LossInputs:
+    """Return what the learner's losses look at; who is not taught sees the frames with masks alone."""
+    if teaching is None or answer is None or not learner.is_taught:
+        views = batch.take_labelled().views
+        return LossInputs(learner.module(views.images), views.truths)
+    logits = learner.module(batch.views.images)
+    features, projected = ({}, {}) if learner.hints is None else learner.hints.read()
+    return LossInputs(
+        logits,
+        batch.views.truths,
+        answer,
+        teaching.weigh_pixels(batch, answer),
+        features,
+        projected,
+        teaching.temperature,
+        teaching.boundary_weight,
+    )
 
 
 def _prepare_step(setting: Setting, learner: Learner, epoch: int, step: int) -> None:
-    set_lr(learner.optimizer, _find_lr(setting, learner, epoch, step))
+    learner.set_lr(_find_lr(setting, learner, epoch, step))
     # Set before each learner, so that dropout depends on the step and not on who was trained before.
     torch.manual_seed(derive_step_seed(setting.config.seed, epoch, step, setting.fabric.global_rank))
 

@@ -42,20 +42,36 @@ class ReadyTeacher:
                 )
 
 
-def find_ready_teacher(config: DistillConfig) -> ReadyTeacher | None:
-    """Return the teacher in the run folder that ``config.teacher`` names, or None where it names a network.
+def find_ready_teachers(config: DistillConfig) -> tuple[ReadyTeacher, ...]:
+    """Return the teachers in the run folders that ``config.teacher`` names; none where it names a network.
 
     A name of the catalogue is always the network, also where a folder is called so. Of a `distill` run
     the teacher is taken.
 
     Raises:
-        InputError: the folder holds no finished run.
+        InputError: a folder holds no finished run.
         IntegrityError: the weights are not what the run says.
-        UsageError: the teacher has another preprocessing or other classes than the student will have.
+        UsageError: a teacher has another preprocessing or other classes than the student will have, is
+            named twice, or is a network where several teachers are named.
     """
-    path = Path(config.teacher)
-    if config.teacher in CATALOGUE or not path.is_dir():
-        return None
+    names = config.list_teachers()
+    networks = [name for name in names if name in CATALOGUE or not Path(name).is_dir()]
+    if len(names) == 1 and networks:
+        return ()
+    if networks:
+        raise UsageError(
+            "several teachers must all be finished runs",
+            received=", ".join(networks),
+            expected="folders of `edgekd train` or `edgekd distill` runs",
+            action="train each alone first, with a seed of its own",
+        )
+    ready = tuple(_read_teacher(Path(name), config) for name in names)
+    if len({one.fact.sha256 for one in ready}) < len(ready):
+        raise UsageError("a teacher is named twice", received=", ".join(names), action="name it once")
+    return ready
+
+
+def _read_teacher(path: Path, config: DistillConfig) -> ReadyTeacher:
     record = read_record(path)
     role = "model" if record.kind == "train" else "teacher"
     _check_fits(path, record, config)

@@ -50,7 +50,9 @@ class RunRecord(Spec):
 
     Attributes:
         kind: ``train`` or ``distill``.
-        networks: ``model``, or ``teacher``, ``student`` and (if asked for) ``control``.
+        networks: ``model``, or ``teacher`` (several: ``teacher-2`` …), ``student`` and (if asked for)
+            ``control``.
+        ensemble_test: scores on the test split of several teachers' mean probabilities; None for one.
         untrained_test: scores on the test split of the student (or model) before its first step.
         preprocess, classes, split: what a user of the networks must repeat.
         config: the resolved configuration.
@@ -63,6 +65,7 @@ class RunRecord(Spec):
 
     kind: Literal["train", "distill"]
     networks: dict[str, NetworkResult]
+    ensemble_test: ScoreValues | None = None
     untrained_test: ScoreValues
     preprocess: PreprocessSpec
     classes: ClassSpec
@@ -73,6 +76,11 @@ class RunRecord(Spec):
     precision: str
     seconds: float
     environment: dict[str, Any]
+
+
+def name_teacher(index: int) -> str:
+    """Return the role of a run's teacher counted from 0: ``teacher``, ``teacher-2`` …"""
+    return "teacher" if index == 0 else f"teacher-{index + 1}"
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,11 @@ class DistillResult:
     def teacher(self) -> NetworkResult:
         """The network that taught."""
         return self.record.networks["teacher"]
+
+    @property
+    def teachers(self) -> dict[str, NetworkResult]:
+        """Every network that taught, by its role."""
+        return {name: one for name, one in self.record.networks.items() if name.startswith("teacher")}
 
     @property
     def student(self) -> NetworkResult:

@@ -46,9 +46,9 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-def count_steps(num_samples: int, batch_size: int) -> int:
-    """Return the steps of an epoch: whole batches alone, or one smaller batch if there is no whole one."""
-    return max(1, num_samples // batch_size)
+def count_steps(num_samples: int, batch_size: int, min_steps: int) -> int:
+    """Return the steps of an epoch: a pass in whole batches, but at least ``min_steps``."""
+    return max(1, min_steps, num_samples // batch_size)
 
 
 def check_shares(num_samples: int, batch_size: int, world_size: int) -> None:
@@ -63,15 +63,29 @@ def check_shares(num_samples: int, batch_size: int, world_size: int) -> None:
         )
 
 
-def order_epoch(num_samples: int, seed: int, epoch: int) -> torch.Tensor:
-    """Return the sample indices of an epoch in its random order, (num_samples,) int64."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, ORDER_KEY, epoch))
+def draw_endlessly(num_samples: int, seed: int, begin: int, count: int) -> list[tuple[int, int]]:
+    """Return ``count`` draws from the ``begin``-th on, pass after pass: (sample, pass), both from 0.
+
+    Each pass holds every sample once, in its own random order, so that the draws of a step depend on its
+    number alone.
+    """
+    draws: list[tuple[int, int]] = []
+    while len(draws) < count:
+        number, offset = divmod(begin + len(draws), num_samples)
+        order = order_pass(num_samples, seed, number)[offset : offset + count - len(draws)]
+        draws += [(index, number) for index in order.tolist()]
+    return draws
+
+
+def order_pass(num_samples: int, seed: int, number: int) -> torch.Tensor:
+    """Return the sample indices of a pass over the data in its random order, (num_samples,) int64."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, ORDER_KEY, number))
     return torch.randperm(num_samples, generator=generator)
 
 
-def derive_sample_keys(indices: torch.Tensor, seed: int, epoch: int) -> list[int]:
-    """Return the augmentation key of each sample in an epoch."""
-    return [derive_seed(seed, AUGMENT_KEY, epoch, int(index)) for index in indices]
+def derive_sample_key(seed: int, index: int, view: int) -> int:
+    """Return the augmentation key of a sample's view."""
+    return derive_seed(seed, AUGMENT_KEY, view, index)
 
 
 def derive_step_seed(seed: int, epoch: int, step: int, rank: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 
 from edgekd.atomic import staged_folder, write_json_atomic
 from edgekd.config import FitConfig
+from edgekd.distill.batches import BatchBuilder, build_labelled_pool, build_unlabelled_pool
 from edgekd.distill.checkpoints import Journal, find_checkpoint, load_journal, save_checkpoint
 from edgekd.distill.curves import write_curves
 from edgekd.distill.devices import Precision, build_fabric, is_main_process, launch_processes
@@ -28,6 +30,7 @@ from edgekd.models import build_model, check_image_size, check_network, count_mo
 from edgekd.specs import ModelSpec
 
 STATE_FOLDER = "state"
+ANSWERS_FOLDER = "answers"
 CURVES_FILE = "curves.jsonl"
 
 Options = dict[str, int | float | str | bool]
@@ -60,10 +63,21 @@ class Session:
     @property
     def setting(self) -> Setting:
         """What the loop needs."""
-        splits = self.inputs.splits
-        return Setting(
-            self.fabric, self.config, splits["train"], splits["val"], self._save, self._log, self.quiet
-        )
+        val = self.inputs.splits["val"]
+        return Setting(self.fabric, self.config, self.batches, val, self._save, self._log, self.quiet)
+
+    @cached_property
+    def batches(self) -> BatchBuilder:
+        """What each step learns from."""
+        inputs = self.inputs
+        labelled = build_labelled_pool(inputs.splits["train"], inputs.cases_sha256["train"])
+        unlabelled = None if inputs.unlabelled is None else build_unlabelled_pool(inputs.unlabelled)
+        return BatchBuilder(self.fabric, self.config, labelled, unlabelled)
+
+    @property
+    def answers_folder(self) -> Path:
+        """Where the teacher's answers are kept."""
+        return self.out / ANSWERS_FOLDER
 
     def run(self, phase: Phase) -> None:
         """Train a phase to its end."""
@@ -86,7 +100,7 @@ class Session:
             self.build_network(model.name, model.options),
             terms=terms,
             peak_lr=peak_lr,
-            total_steps=epochs * self.setting.steps_per_epoch,
+            total_steps=epochs * self.batches.steps_per_epoch,
             weight_decay=self.config.weight_decay,
         )
 

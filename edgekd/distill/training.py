@@ -10,7 +10,7 @@ from edgekd.distill.checkpoints import load_learner
 from edgekd.distill.finish import build_run_record, describe_trained, pack_weights
 from edgekd.distill.learner import load_weights
 from edgekd.distill.loop import Phase
-from edgekd.distill.losses import parse_terms
+from edgekd.distill.objective import parse_terms
 from edgekd.distill.results import TrainResult, read_record, write_record
 from edgekd.distill.session import Session, describe_network, open_session
 from edgekd.specs import ModelSpec

@@ -7,6 +7,7 @@ from edgekd.models.catalogue import (
     Entry,
     build_model,
     check_image_size,
+    list_taps,
     resolve_options,
 )
 from edgekd.models.count import NetworkFacts, check_network, count_model, describe_catalogue
@@ -22,5 +23,6 @@ __all__ = [
     "check_network",
     "count_model",
     "describe_catalogue",
+    "list_taps",
     "resolve_options",
 ]

@@ -24,6 +24,8 @@ class Entry(NamedTuple):
         role: what the network is meant for; either role may be given any network.
         options: options of this named size; those of the caller win.
         size_multiple: the image's height and width must be multiples of it.
+        taps: name of a feature tap → path of its module; ``enc4`` is the encoder at a quarter of the size,
+            ``dec4`` the decoder there.
         note: one line for the list of networks.
     """
 
@@ -31,6 +33,7 @@ class Entry(NamedTuple):
     role: Literal["teacher", "student"]
     options: dict[str, int]
     size_multiple: int
+    taps: dict[str, str]
     note: str
 
 
@@ -39,18 +42,48 @@ _DWNET = "edgekd.models.dwnet:build_dwnet"
 _UNET_WIDE = "edgekd.models.teachers:build_unet_wide"
 _DYNUNET = "edgekd.models.teachers:build_dynunet"
 
+_DYNUNET_TAPS = {
+    "enc1": "input_block",
+    **{f"enc{2 ** (level + 1)}": f"downsamples.{level}" for level in range(4)},
+    "enc32": "bottleneck",
+    **{f"dec{2 ** (4 - level)}": f"upsamples.{level}" for level in range(5)},
+}
+_UNET_WIDE_TAPS = {
+    "enc1": "conv_0",
+    **{f"enc{2**level}": f"down_{level}" for level in range(1, 5)},
+    **{f"dec{2 ** (level - 1)}": f"upcat_{level}" for level in range(4, 0, -1)},
+}
+_UNET_TAPS = {
+    **{f"enc{2**level}": f"down.{level}" for level in range(5)},
+    **{f"dec{2 ** (3 - level)}": f"up.{level}" for level in range(4)},
+}
+_DWNET_TAPS = {
+    **{f"enc{2 ** (level + 1)}": f"down.{level}" for level in range(4)},
+    **{f"dec{2 ** (3 - level)}": f"merge.{level}" for level in range(3)},
+}
+
 CATALOGUE: dict[str, Entry] = {
-    "dynunet": Entry(_DYNUNET, "teacher", {"width": 32}, 32, "MONAI DynUNet, the network of nnU-Net"),
-    "dynunet-s": Entry(_DYNUNET, "teacher", {"width": 16}, 32, "the same at half the width, for few cores"),
-    "unet-wide": Entry(_UNET_WIDE, "teacher", {"width": 32}, 16, "MONAI BasicUNet with batch norm"),
-    "unet-wide-s": Entry(_UNET_WIDE, "teacher", {"width": 16}, 16, "the same at half the width"),
-    "unet-narrow": Entry(_UNET, "student", {"width": 8}, 16, "plain Conv-BN-ReLU U-Net, 8 channels"),
-    "unet-narrow-xs": Entry(_UNET, "student", {"width": 4}, 16, "the same with 4 channels"),
-    "unet-narrow-l": Entry(_UNET, "student", {"width": 10}, 16, "the same with 10 channels"),
-    "dwnet": Entry(_DWNET, "student", {"width": 16}, 16, "7×7 depthwise-separable, 16 channels"),
-    "dwnet-xs": Entry(_DWNET, "student", {"width": 5}, 16, "the same with 5 channels"),
-    "dwnet-s": Entry(_DWNET, "student", {"width": 8}, 16, "the same with 8 channels"),
-    "dwnet-l": Entry(_DWNET, "student", {"width": 24}, 16, "the same with 24 channels"),
+    "dynunet": Entry(
+        _DYNUNET, "teacher", {"width": 32}, 32, _DYNUNET_TAPS, "MONAI DynUNet, the network of nnU-Net"
+    ),
+    "dynunet-s": Entry(
+        _DYNUNET, "teacher", {"width": 16}, 32, _DYNUNET_TAPS, "the same at half the width, for few cores"
+    ),
+    "unet-wide": Entry(
+        _UNET_WIDE, "teacher", {"width": 32}, 16, _UNET_WIDE_TAPS, "MONAI BasicUNet with batch norm"
+    ),
+    "unet-wide-s": Entry(
+        _UNET_WIDE, "teacher", {"width": 16}, 16, _UNET_WIDE_TAPS, "the same at half the width"
+    ),
+    "unet-narrow": Entry(
+        _UNET, "student", {"width": 8}, 16, _UNET_TAPS, "plain Conv-BN-ReLU U-Net, 8 channels"
+    ),
+    "unet-narrow-xs": Entry(_UNET, "student", {"width": 4}, 16, _UNET_TAPS, "the same with 4 channels"),
+    "unet-narrow-l": Entry(_UNET, "student", {"width": 10}, 16, _UNET_TAPS, "the same with 10 channels"),
+    "dwnet": Entry(_DWNET, "student", {"width": 16}, 16, _DWNET_TAPS, "7×7 depthwise-separable, 16 channels"),
+    "dwnet-xs": Entry(_DWNET, "student", {"width": 5}, 16, _DWNET_TAPS, "the same with 5 channels"),
+    "dwnet-s": Entry(_DWNET, "student", {"width": 8}, 16, _DWNET_TAPS, "the same with 8 channels"),
+    "dwnet-l": Entry(_DWNET, "student", {"width": 24}, 16, _DWNET_TAPS, "the same with 24 channels"),
 }
 
 # The field's reference for medical segmentation, and 68 times the default student's parameters.
@@ -108,6 +141,11 @@ def resolve_options(name: str, options: Options | None = None) -> dict[str, int 
     """Return the options a network is built with: those of its named size, then the caller's."""
     preset = CATALOGUE[name].options if name in CATALOGUE else {}
     return {**preset, **(options or {})}
+
+
+def list_taps(name: str) -> dict[str, str]:
+    """Return the named feature taps of a network, name → path of its module; none for a foreign one."""
+    return dict(CATALOGUE[name].taps) if name in CATALOGUE else {}
 
 
 def check_image_size(name: str, height: int, width: int) -> None:

@@ -25,7 +25,7 @@ def build_batch(count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
 
 def augment(config: AugmentConfig, keys: list[int], count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
     images, truths = build_batch(count)
-    return augment_batch(images, truths, keys, config, SPEC)
+    return augment_batch(images, truths, keys, config, SPEC)[:2]
 
 
 def test_all_switched_off_changes_nothing() -> None:
@@ -53,7 +53,7 @@ def test_torchs_own_generator_is_left_alone() -> None:
 def test_flips_are_exact_and_half_of_all() -> None:
     config = AugmentConfig.model_validate({**NONE, "flip": True})
     images, truths = build_batch(64)
-    found, labels = augment_batch(images, truths, list(range(64)), config, SPEC)
+    found, labels, _, _ = augment_batch(images, truths, list(range(64)), config, SPEC)
     flipped = [torch.equal(label, truth.flip(-1)) for label, truth in zip(labels, truths, strict=True)]
     for index, is_flipped in enumerate(flipped):
         expected = images[index].flip(-1) if is_flipped else images[index]
@@ -64,7 +64,7 @@ def test_flips_are_exact_and_half_of_all() -> None:
 def test_image_and_truth_move_together_and_outside_is_black_and_ignored() -> None:
     config = AugmentConfig.model_validate({**NONE, "rotation_deg": 30, "scale": 0.2, "translation": 0.2})
     images, truths = build_batch(16)
-    found, labels = augment_batch(images, truths, list(range(16)), config, SPEC)
+    found, labels, _, _ = augment_batch(images, truths, list(range(16)), config, SPEC)
     outside = (labels == IGNORE).unsqueeze(1)
     assert 0 < outside.float().mean() < 0.6
     # A pixel whose nearest sample is outside holds less than half of the darkest value inside.
@@ -80,7 +80,7 @@ def test_a_turn_keeps_area_also_where_the_image_is_not_square() -> None:
     truths = torch.zeros(8, 24, 32, dtype=torch.int64)
     truths[:, 8:16, 12:20] = 1
     images = truths.unsqueeze(1).float()
-    _, labels = augment_batch(images, truths, list(range(8)), config, SPEC)
+    _, labels, _, _ = augment_batch(images, truths, list(range(8)), config, SPEC)
     assert all(abs(int((label == 1).sum()) - 64) <= 8 for label in labels)
 
 

@@ -7,16 +7,16 @@ import math
 import pytest
 import torch
 
-from edgekd.distill.losses import (
-    IGNORE,
+from edgekd.distill.logit_losses import pixel_kl
+from edgekd.distill.losses import IGNORE, cross_entropy, soft_dice
+from edgekd.distill.objective import (
     LOSSES,
     Loss,
     LossInputs,
+    TeacherAnswer,
+    check_terms,
     compute_losses,
-    cross_entropy,
     parse_terms,
-    pixel_kl,
-    soft_dice,
 )
 from edgekd.errors import UsageError
 
@@ -27,12 +27,12 @@ def as_logits(*probabilities: tuple[float, float]) -> torch.Tensor:
 
 
 def all_valid(pixels: int) -> torch.Tensor:
-    return torch.ones(1, 1, pixels, dtype=torch.bool)
+    return torch.ones(1, 1, pixels)
 
 
 def test_kl_of_equal_logits_is_zero() -> None:
     logits = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
-    valid = torch.ones(2, 4, 5, dtype=torch.bool)
+    valid = torch.ones(2, 4, 5)
     assert pixel_kl(logits, logits.clone(), valid, 3.0).item() == pytest.approx(0.0, abs=1e-7)
 
 
@@ -60,7 +60,7 @@ def test_kl_gradient_is_nearly_independent_of_temperature() -> None:
     generator = torch.Generator().manual_seed(1)
     student = (0.1 * torch.randn(1, 2, 8, 8, generator=generator)).requires_grad_()
     teacher = 0.1 * torch.randn(1, 2, 8, 8, generator=generator)
-    valid = torch.ones(1, 8, 8, dtype=torch.bool)
+    valid = torch.ones(1, 8, 8)
     norms = [
         torch.autograd.grad(pixel_kl(student, teacher, valid, t), student)[0].norm() for t in (1.0, 4.0, 16.0)
     ]
@@ -89,32 +89,43 @@ def test_soft_dice_of_an_empty_truth_is_finite_and_falls_with_the_prediction() -
     assert soft_dice(little, truth) < 0.01 < soft_dice(much, truth) < 1
 
 
-@pytest.mark.parametrize("name", ["ce", "dice", "kl"])
+def build_inputs(logits: torch.Tensor, truth: torch.Tensor, teacher: torch.Tensor) -> LossInputs:
+    weight = (truth != IGNORE).float()
+    return LossInputs(logits, truth, TeacherAnswer(teacher, {}), weight, temperature=2.0, boundary_weight=1.5)
+
+
+@pytest.mark.parametrize("name", [name for name, loss in LOSSES.items() if loss.kind != "features"])
 def test_ignored_pixels_count_nowhere(name: str) -> None:
-    truth = torch.tensor([[[0, 1, IGNORE]]])
-    kept = as_logits((0.7, 0.3), (0.2, 0.8))
-    teacher = as_logits((0.9, 0.1), (0.3, 0.7), (0.5, 0.5))
+    generator = torch.Generator().manual_seed(4)
+    truth = torch.randint(0, 3, (2, 4, 5), generator=generator)
+    truth[:, :, 3:] = IGNORE
+    teacher = torch.randn(2, 3, 4, 5, generator=generator)
+    # The teacher is as flat where pixels count as beside them, so that no boundary reaches inside.
+    teacher[:, 0, :, 2:] += 50
     values = []
-    for last in ((0.01, 0.99), (0.6, 0.4)):
-        logits = torch.cat([kept, as_logits(last)], dim=-1).requires_grad_()
-        loss = compute_losses({name: 1.0}, LossInputs(logits, truth, teacher, 2.0))["total"]
+    for shift in (0.0, 3.0):
+        logits = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(5))
+        logits[..., 3:] *= 1 + shift
+        logits.requires_grad_()
+        loss = compute_losses({name: 1.0}, build_inputs(logits, truth, teacher))["total"]
         gradient = torch.autograd.grad(loss, logits)[0]
-        assert gradient[..., 2].abs().max() == 0
-        assert gradient[..., :2].abs().max() > 0
+        assert gradient[..., 3:].abs().max() == 0
+        assert gradient[..., :3].abs().max() > 0
         values.append(loss.item())
     assert values[0] == pytest.approx(values[1], rel=1e-6)
 
 
-def test_a_batch_without_valid_pixels_gives_zero_and_no_nan() -> None:
-    truth = torch.full((1, 1, 2), IGNORE)
-    logits = as_logits((0.7, 0.3), (0.2, 0.8))
-    losses = compute_losses({"ce": 1.0, "kl": 1.0}, LossInputs(logits, truth, logits + 1, 2.0))
+@pytest.mark.parametrize("name", [name for name, loss in LOSSES.items() if loss.kind != "features"])
+def test_a_batch_without_valid_pixels_gives_zero_and_no_nan(name: str) -> None:
+    truth = torch.full((1, 4, 4), IGNORE)
+    logits = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    losses = compute_losses({name: 1.0}, build_inputs(logits, truth, logits.flip(1)))
     assert losses["total"].item() == 0
 
 
 def test_the_total_is_the_weighted_sum() -> None:
     logits, truth = as_logits((0.7, 0.3)), torch.tensor([[[1]]])
-    losses = compute_losses({"ce": 2.0, "dice": 0.5}, LossInputs(logits, truth, None, 1.0))
+    losses = compute_losses({"ce": 2.0, "dice": 0.5}, LossInputs(logits, truth))
     expected = 2 * losses["ce"] + 0.5 * losses["dice"]
     assert losses["total"].item() == pytest.approx(expected.item(), rel=1e-6)
 
@@ -124,9 +135,9 @@ def test_losses_are_float32_inside_autocast(monkeypatch: pytest.MonkeyPatch) -> 
         rows = inputs.logits.flatten(1)
         return (rows @ rows.T).sum()
 
-    monkeypatch.setitem(LOSSES, "product", Loss(multiply, needs_teacher=False))
+    monkeypatch.setitem(LOSSES, "product", Loss(multiply, "truth"))
     logits = torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(0))
-    inputs = LossInputs(logits, torch.zeros(2, 4, 4, dtype=torch.int64), None, 1.0)
+    inputs = LossInputs(logits, torch.zeros(2, 4, 4, dtype=torch.int64))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert multiply(inputs).dtype == torch.bfloat16
         losses = compute_losses({"product": 1.0, "ce": 1.0}, inputs)

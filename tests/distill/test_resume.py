@@ -21,6 +21,7 @@ from disc_runs import build_distill_config, build_train_config, write_discs
 
 from edgekd.config import DistillConfig, TrainConfig
 from edgekd.distill import DistillResult, distill, finish, load_resumed_config, loop, train
+from edgekd.distill.batches import BatchBuilder
 from edgekd.errors import InputError, IntegrityError, MachineError, UsageError
 
 STEPS = 2
@@ -53,14 +54,14 @@ def read_losses(out: Path) -> list[Any]:
 
 def press_ctrl_c_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Send SIGINT to this process in the middle of the run's step ``step``, counted from 0."""
-    build_batch, calls = loop._build_batch, iter(range(1000))
+    build, calls = BatchBuilder.build, iter(range(1000))
 
-    def interrupt(*arguments: Any) -> Any:
+    def interrupt(*arguments: Any, **options: Any) -> Any:
         if next(calls) == step:
             os.kill(os.getpid(), signal.SIGINT)
-        return build_batch(*arguments)
+        return build(*arguments, **options)
 
-    monkeypatch.setattr(loop, "_build_batch", interrupt)
+    monkeypatch.setattr(BatchBuilder, "build", interrupt)
 
 
 @pytest.mark.parametrize("step", [0, 3, 4])
@@ -85,7 +86,7 @@ def test_ctrl_c_during_validation_and_resume(
 ) -> None:
     score, calls = loop.score_network, iter(range(100))
 
-    def interrupt(*arguments: Any) -> Any:
+    def interrupt(*arguments: Any, **options: Any) -> Any:
         if next(calls) == 3:
             raise KeyboardInterrupt
         return score(*arguments)

@@ -11,8 +11,9 @@ from edgekd.distill.schedule import (
     check_shares,
     compute_lr,
     count_steps,
-    derive_sample_keys,
-    order_epoch,
+    derive_sample_key,
+    draw_endlessly,
+    order_pass,
 )
 from edgekd.errors import UsageError
 
@@ -44,22 +45,32 @@ def test_frozen_parameters_are_not_optimised() -> None:
     assert sum(len(group["params"]) for group in build_optimizer(network, 0.1).param_groups) == 1
 
 
-def test_an_epoch_holds_each_sample_once_in_an_order_of_its_own() -> None:
-    first, second = order_epoch(20, 1, 0), order_epoch(20, 1, 1)
+def test_a_pass_holds_each_sample_once_in_an_order_of_its_own() -> None:
+    first, second = order_pass(20, 1, 0), order_pass(20, 1, 1)
     assert sorted(first.tolist()) == list(range(20))
     assert not torch.equal(first, second)
-    assert torch.equal(first, order_epoch(20, 1, 0))
-    assert not torch.equal(first, order_epoch(20, 2, 0))
+    assert torch.equal(first, order_pass(20, 1, 0))
+    assert not torch.equal(first, order_pass(20, 2, 0))
 
 
-def test_sample_keys_do_not_depend_on_the_batch() -> None:
-    keys = derive_sample_keys(torch.tensor([4, 9, 2]), 1, 5)
-    assert derive_sample_keys(torch.tensor([9]), 1, 5) == [keys[1]]
-    assert derive_sample_keys(torch.tensor([9]), 1, 6) != [keys[1]]
+@pytest.mark.parametrize("size", [1, 3, 7, 8, 20])
+def test_draws_go_on_pass_after_pass_and_a_step_depends_on_its_number_alone(size: int) -> None:
+    steps = [draw_endlessly(7, 1, step * size, size) for step in range(7)]
+    drawn = [draw for step in steps for draw in step]
+    for number in range(size):
+        of_pass = [index for index, found in drawn if found == number]
+        assert of_pass == order_pass(7, 1, number).tolist()
+    assert draw_endlessly(7, 1, 3 * size, size) == steps[3]
+
+
+def test_a_key_depends_on_seed_sample_and_view() -> None:
+    keys = {derive_sample_key(*parts) for parts in ((1, 4, 5), (1, 5, 4), (2, 4, 5), (1, 4, 6))}
+    assert len(keys) == 4
 
 
 def test_steps() -> None:
-    assert [count_steps(n, 4) for n in (1, 3, 4, 7, 8)] == [1, 1, 1, 1, 2]
+    assert [count_steps(n, 4, 0) for n in (1, 3, 4, 7, 8)] == [1, 1, 1, 1, 2]
+    assert [count_steps(n, 4, 2) for n in (1, 8, 12)] == [2, 2, 3]
 
 
 def test_an_uneven_share_is_refused() -> None:

@@ -1,0 +1,77 @@
+"""Frames without masks: finding them in a folder and reading them through the preprocessing truth."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.data.loading import read_frame
+from edgekd.data.readers import IMAGE_SUFFIXES
+from edgekd.errors import InputError
+from edgekd.preprocess.reference import preprocess_frame
+from edgekd.progress import track
+from edgekd.specs import PreprocessSpec
+
+
+@dataclass(frozen=True)
+class LoadedFrames:
+    """Frames as a network sees them.
+
+    Attributes:
+        images: (N, C, h, w) float32, normalised.
+        sha256: of each image file.
+    """
+
+    images: NDArray[np.float32]
+    sha256: tuple[str, ...]
+
+
+def list_images(source: Path) -> list[Path]:
+    """Return an image, or the images of a folder by name.
+
+    Raises:
+        InputError: nothing there, or no image in the folder.
+    """
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise InputError(f"there is no image or folder {source}", action="check the path")
+    images = sorted(
+        path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+    )
+    if not images:
+        raise InputError(
+            f"the folder {source} holds no image",
+            expected=", ".join(sorted(IMAGE_SUFFIXES)),
+            action=f"name {source}/images"
+            if (source / "images").is_dir()
+            else "name a folder with images in it",
+        )
+    return images
+
+
+def load_frames(paths: Sequence[Path], spec: PreprocessSpec, *, quiet: bool = False) -> LoadedFrames:
+    """Return the tensors of image files, each read and resized once.
+
+    Args:
+        paths: at least one image file.
+        spec: how a frame becomes a tensor.
+        quiet: show no progress bar.
+
+    Raises:
+        InputError: a file that cannot be used; it is named.
+    """
+    images = np.empty((len(paths), spec.channels, spec.height, spec.width), np.float32)
+    for index, path in enumerate(track(paths, "reading frames without masks", quiet=quiet)):
+        images[index] = preprocess_frame(read_frame(path, spec), spec)
+    return LoadedFrames(images, tuple(hash_image(path) for path in paths))
+
+
+def hash_image(path: Path) -> str:
+    """Return the sha256 (hex) of an image file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,87 @@
+"""Teacher answers on disk, each under the exact view it was given for, so that none can be stale."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgekd.atomic import write_bytes_atomic
+from edgekd.distill.objective import TeacherAnswer
+from edgekd.errors import IntegrityError
+
+# Raise it whenever the arithmetic of a view or the content of an entry changes.
+ANSWERS_VERSION = 1
+LOGITS = "logits"
+
+
+class AnswerStore:
+    """A folder of answers, one file for each frame and view.
+
+    Entries are named by the hash of everything they depend on, and appear whole (renamed), so that several
+    processes and runs may share a folder.
+
+    Args:
+        folder: need not exist yet.
+        recipe: what an answer depends on beside frame and view: the teachers' weights, preprocessing,
+            augmentation, the view policy, taps, precision.
+    """
+
+    def __init__(self, folder: Path, recipe: Mapping[str, Any]) -> None:
+        text = json.dumps({"version": ANSWERS_VERSION, **recipe}, sort_keys=True)
+        self._folder = folder / hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def read(self, name: tuple[str, int]) -> dict[str, Tensor] | None:
+        """Return the maps (C, h, w) float32 of a frame's view; None where they are not stored yet.
+
+        Raises:
+            IntegrityError: the entry is damaged.
+        """
+        path = self._locate(name)
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as entry:
+                return {key: torch.from_numpy(entry[key]) for key in entry.files}
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, EOFError) as error:
+            raise IntegrityError(
+                f"the stored teacher answer {path} is damaged",
+                received=error,
+                action="remove the folder of answers; they are made again",
+            ) from error
+
+    def write(self, name: tuple[str, int], maps: Mapping[str, Tensor]) -> None:
+        """Store the maps of a frame's view.
+
+        Raises:
+            MachineError: the disk is full.
+        """
+        buffer = io.BytesIO()
+        arrays: dict[str, Any] = {key: value.cpu().contiguous().numpy() for key, value in maps.items()}
+        np.savez(buffer, **arrays)
+        write_bytes_atomic(self._locate(name), buffer.getvalue())
+
+    def _locate(self, name: tuple[str, int]) -> Path:
+        sha256, key = name
+        return self._folder / f"{sha256[:24]}-{key:016x}.npz"
+
+
+def stack_answers(entries: Sequence[Mapping[str, Tensor]], device: torch.device) -> TeacherAnswer:
+    """Return the answer of a batch from the maps of its frames."""
+    stacked = {key: torch.stack([entry[key] for entry in entries]).to(device) for key in entries[0]}
+    return TeacherAnswer(stacked.pop(LOGITS), stacked)
+
+
+def split_answer(answer: TeacherAnswer) -> list[dict[str, Tensor]]:
+    """Return the maps of each frame of a batch."""
+    return [
+        {LOGITS: logits, **{tap: value[index] for tap, value in answer.features.items()}}
+        for index, logits in enumerate(answer.logits)
+    ]

@@ -1,0 +1,91 @@
+"""What a distillation is going to do: its choices, checked and looked up before anything is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgekd.config import DistillConfig
+from edgekd.distill.inputs import Inputs
+from edgekd.distill.objective import check_terms, parse_terms
+from edgekd.distill.ready import ReadyTeacher, find_ready_teachers
+from edgekd.distill.session import describe_network
+from edgekd.distill.taps import TapPair, parse_taps
+from edgekd.errors import UsageError
+from edgekd.specs import ModelSpec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The choices, checked and looked up.
+
+    Attributes:
+        config: the choices.
+        control: whether the control is trained too.
+        truth_terms, teacher_terms: losses and weights.
+        taps: places whose features are compared.
+        ready: the teachers of finished runs; none where phase 1 trains the teacher.
+        teachers: facts of the networks that teach.
+        student: facts of the student.
+    """
+
+    config: DistillConfig
+    control: bool
+    truth_terms: dict[str, float]
+    teacher_terms: dict[str, float]
+    taps: tuple[TapPair, ...]
+    ready: tuple[ReadyTeacher, ...]
+    teachers: tuple[ModelSpec, ...]
+    student: ModelSpec
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs of the student in both phases."""
+        second = self.config.distill_epochs
+        return self.config.epochs + (self.config.epochs if second is None else second)
+
+    @property
+    def taught_terms(self) -> dict[str, float]:
+        """Losses and weights of the student in phase 2."""
+        weight = self.config.truth_weight
+        kept = {name: weight * value for name, value in self.truth_terms.items()} if weight > 0 else {}
+        return {**kept, **self.teacher_terms}
+
+    def check_inputs(self, inputs: Inputs) -> None:
+        """Raise UsageError where a ready teacher has learned from what judges the student."""
+        for one in self.ready:
+            one.check_not_leaked(inputs)
+
+
+def make_plan(config: DistillConfig, control: bool) -> Plan:
+    """Return the plan of a run, without reading its data.
+
+    Raises:
+        InputError, IntegrityError: a ready teacher cannot be used.
+        UsageError: unknown networks, losses or taps, or choices that do not go together.
+    """
+    ready = find_ready_teachers(config)
+    teachers = tuple(one.fact.model for one in ready) or (
+        describe_network(config.list_teachers()[0], config.teacher_options, config),
+    )
+    terms, taps = parse_terms(config.losses, needs_teacher=True), parse_taps(config.taps)
+    check_terms(terms, num_classes=config.classes.count, num_taps=len(taps), num_teachers=len(teachers))
+    _check_views(config)
+    return Plan(
+        config=config,
+        control=control,
+        truth_terms=parse_terms(config.truth_losses, needs_teacher=False),
+        teacher_terms=terms,
+        taps=taps,
+        ready=ready,
+        teachers=teachers,
+        student=describe_network(config.student, config.student_options, config),
+    )
+
+
+def _check_views(config: DistillConfig) -> None:
+    if config.store_answers and config.views == 0:
+        raise UsageError(
+            "answers can be kept only for a fixed number of views",
+            received="store_answers with views 0, an endless number",
+            action="set views, for example to 8, or leave store_answers out",
+        )
