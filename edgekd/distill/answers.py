@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -46,11 +46,10 @@ class AnswerStore:
         """
         path = self._locate(name)
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as entry:
-                return {key: torch.from_numpy(entry[key]) for key in entry.files}
+            return safetensors.torch.load_file(path)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, safetensors.SafetensorError) as error:
             raise IntegrityError(
                 f"the stored teacher answer {path} is damaged",
                 received=error,
@@ -63,14 +62,12 @@ class AnswerStore:
         Raises:
             MachineError: the disk is full.
         """
-        buffer = io.BytesIO()
-        arrays: dict[str, Any] = {key: value.cpu().contiguous().numpy() for key, value in maps.items()}
-        np.savez(buffer, **arrays)
-        write_bytes_atomic(self._locate(name), buffer.getvalue())
+        tensors = {key: value.cpu().contiguous() for key, value in maps.items()}
+        write_bytes_atomic(self._locate(name), safetensors.torch.save(tensors))
 
     def _locate(self, name: tuple[str, int]) -> Path:
         sha256, key = name
-        return self._folder / f"{sha256[:24]}-{key:016x}.npz"
+        return self._folder / f"{sha256[:24]}-{key:016x}.safetensors"
 
 
 def stack_answers(entries: Sequence[Mapping[str, Tensor]], device: torch.device) -> TeacherAnswer:

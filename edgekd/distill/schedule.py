@@ -37,6 +37,7 @@ def build_optimizer(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ],
         lr=0.0,
+        fused=True,  # one call for all parameters: for a small student a fifth of the loop's time
     )
 
 
