@@ -33,6 +33,7 @@ from edgekd.distill.teaching import Teaching
 from edgekd.errors import IntegrityError
 from edgekd.specs import ModelSpec
 
+ANSWERS_FOLDER = "answers"
 CONTROL_FILE = "control.safetensors"
 STUDENT_FILE = f"{BUNDLE_FOLDER}/student.safetensors"
 
@@ -44,6 +45,7 @@ def distill(
     *,
     control: bool | None = None,
     resume: bool = False,
+    cache: Path | None = None,
     quiet: bool = False,
 ) -> DistillResult:
     """Train teacher and student, let the best teacher teach, and write the student's bundle.
@@ -62,6 +64,8 @@ def distill(
         control: also train the control; None does as the run to be continued does, and not in a new one.
         resume: continue an interrupted run; the weights will be those of an uninterrupted one, bit for
             bit on the same machine and thread count. A finished run is returned as it is.
+        cache: folder for the teacher's answers (``store_answers``), which runs may share; ``out/answers``
+            where None.
         quiet: show no bars, and write no line an epoch where there is no terminal.
 
     Raises:
@@ -80,15 +84,15 @@ def distill(
         config, data, out, identity, resume=resume, quiet=quiet, check_inputs=plan.check_inputs
     )
     if session is not None:
-        _Distillation(session, plan).run()
+        _Distillation(session, plan, out / ANSWERS_FOLDER if cache is None else cache).run()
     return DistillResult(out, read_record(out))
 
 
 class _Distillation:
     """The two phases and what happens between and after them."""
 
-    def __init__(self, session: Session, plan: Plan) -> None:
-        self._session, self._plan = session, plan
+    def __init__(self, session: Session, plan: Plan, cache: Path) -> None:
+        self._session, self._plan, self._cache = session, plan, cache
         self._student = self._build_student("student")
 
     def run(self) -> None:
@@ -197,7 +201,7 @@ class _Distillation:
             "taps": [pair.teacher for pair in self._plan.taps],
             "precision": session.precision,
         }
-        return AnswerStore(session.answers_folder, recipe)
+        return AnswerStore(self._cache, recipe)
 
     def _load_teacher(self, model: ModelSpec, file: Path, sha256: str) -> FrozenTeacher:
         if not file.is_file() or hash_file(file) != sha256:

@@ -30,7 +30,6 @@ from edgekd.models import build_model, check_image_size, check_network, count_mo
 from edgekd.specs import ModelSpec
 
 STATE_FOLDER = "state"
-ANSWERS_FOLDER = "answers"
 CURVES_FILE = "curves.jsonl"
 
 Options = dict[str, int | float | str | bool]
@@ -73,11 +72,6 @@ class Session:
         labelled = build_labelled_pool(inputs.splits["train"], inputs.cases_sha256["train"])
         unlabelled = None if inputs.unlabelled is None else build_unlabelled_pool(inputs.unlabelled)
         return BatchBuilder(self.fabric, self.config, labelled, unlabelled)
-
-    @property
-    def answers_folder(self) -> Path:
-        """Where the teacher's answers are kept."""
-        return self.out / ANSWERS_FOLDER
 
     def run(self, phase: Phase) -> None:
         """Train a phase to its end."""

@@ -14,7 +14,6 @@ from edgekd.distill.objective import (
     Loss,
     LossInputs,
     TeacherAnswer,
-    check_terms,
     compute_losses,
     parse_terms,
 )

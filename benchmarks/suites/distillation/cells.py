@@ -1,0 +1,130 @@
+"""Running one cell: a training run of the product, and its scores case by case as JSON."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgekd.atomic import write_json_atomic
+from edgekd.benchmarks.suites.distillation.plan import DEFAULT_METHOD, Cell, Plan, Student
+from edgekd.benchmarks.suites.distillation.sets import keep_masks, locate_set
+from edgekd.config import DistillConfig, FitConfig, TrainConfig, build_config
+from edgekd.cores import count_usable_cores
+from edgekd.distill import (
+    RunRecord,
+    distill,
+    load_trained_model,
+    pick_masks,
+    predict_logits,
+    train,
+)
+from edgekd.distill.inputs import Inputs, load_inputs
+from edgekd.metrics import count_confusions
+
+RUNS, ANSWERS = "runs", "answers"
+JUDGED = ("val", "test")
+
+
+def run_cell(plan: Plan, cell: Cell, out: Path, *, threads: int = 1) -> Path:
+    """Run a cell, or what is left of it, and return its JSON file.
+
+    Args:
+        plan: the experiment.
+        cell: which.
+        out: the folder of the experiment.
+        threads: of torch; one a process is fastest where several cells run side by side.
+    """
+    torch.set_num_threads(threads)
+    data, unlabelled = _find_data(plan, cell, out)
+    folder = out / RUNS / cell.name
+    resume = folder.is_dir()
+    if cell.kind == "student":
+        config = build_config(DistillConfig, _list_values(plan, cell, out, unlabelled))
+        with_control = cell.method == DEFAULT_METHOD
+        record = distill(
+            config, data, folder, control=with_control, resume=resume, cache=out / ANSWERS, quiet=True
+        ).record
+    else:
+        config = build_config(TrainConfig, _list_values(plan, cell, out, None))
+        record = train(config, data, folder, resume=resume, quiet=True).record
+    path = out / f"{cell.name}.json"
+    inputs = load_inputs(data, config, quiet=True)
+    write_json_atomic(path, _describe(cell, config, record, folder, inputs))
+    return path
+
+
+def _find_data(plan: Plan, cell: Cell, out: Path) -> tuple[Path, Path | None]:
+    full = locate_set(cell.set, out)
+    if plan.mask_part == 1:
+        return full, None
+    folder = keep_masks(full, plan.mask_part, out / "data" / cell.set)
+    return folder, folder / "unlabelled"
+
+
+def _list_values(plan: Plan, cell: Cell, out: Path, unlabelled: Path | None) -> dict[str, Any]:
+    """Return the configuration of a cell's run."""
+    if cell.kind == "teacher":
+        return {**plan.common, **plan.teacher, "seed": cell.seed}
+    student = _find_student(plan, cell.student)
+    distilled = {**plan.common, **plan.distill}
+    if cell.kind == "longer":
+        kept = {key: value for key, value in distilled.items() if key in TrainConfig.model_fields}
+        epochs = 2 * _count_epochs(build_config(DistillConfig, distilled))
+        lr = distilled.get("lr", DistillConfig.model_fields["lr"].default)
+        network = {"model": student.name, "model_options": student.options}
+        return {**kept, **network, "epochs": epochs, "lr": lr, "select": "last", "seed": cell.seed}
+    extra: dict[str, Any] = {} if unlabelled is None else {"unlabeled": str(unlabelled)}
+    return {
+        **distilled,
+        **plan.methods[cell.method],
+        **extra,
+        "teacher": str(out / RUNS / f"{cell.set}-teacher"),
+        "student": student.name,
+        "student_options": student.options,
+        "seed": cell.seed,
+    }
+
+
+def _find_student(plan: Plan, label: str) -> Student:
+    return next(student for student in plan.students if student.label == label)
+
+
+def _count_epochs(config: DistillConfig) -> int:
+    return config.epochs + (config.epochs if config.distill_epochs is None else config.distill_epochs)
+
+
+def _describe(
+    cell: Cell, config: FitConfig, record: RunRecord, folder: Path, inputs: Inputs
+) -> dict[str, Any]:
+    roles = [name for name in record.networks if cell.kind != "student" or not name.startswith("teacher")]
+    confusions = {role: _count_cases(folder, role, inputs, config.classes.count) for role in roles}
+    return {
+        "cell": {"kind": cell.kind, "set": cell.set, "student": cell.student, "seed": cell.seed}
+        | {"method": cell.method},
+        "networks": {role: record.networks[role].model_dump(mode="json") for role in roles},
+        "groups": {split: inputs.splits[split].groups for split in JUDGED},
+        "confusions": confusions,
+        "seconds": record.seconds,
+        "steps_per_epoch": max(
+            config.min_epoch_steps, len(inputs.splits["train"].images) // config.batch_size, 1
+        ),
+        "config": {key: value for key, value in record.config.items() if key != "teacher"},
+        "data_sha256": record.data_sha256,
+        "environment": {**record.environment, "cores": count_usable_cores(), "machine": platform.machine()},
+    }
+
+
+def _count_cases(folder: Path, role: str, inputs: Inputs, num_classes: int) -> Mapping[str, Any]:
+    """Return split → (N, K * K) confusion counts, rows the truth, one line a case."""
+    trained = load_trained_model(folder, role)
+    counts: dict[str, Any] = {}
+    for split in JUDGED:
+        cases = inputs.splits[split]
+        masks = pick_masks(predict_logits(trained.network, cases.images))
+        matrices = count_confusions(cases.truths, masks, num_classes)
+        counts[split] = matrices.reshape(len(matrices), -1).tolist()
+    return counts

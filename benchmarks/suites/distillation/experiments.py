@@ -1,0 +1,37 @@
+"""The experiments whose results the project shows, each a plan that differs in nothing but what it asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgekd.benchmarks.suites.distillation.plan import DEFAULT_METHOD, Plan, Student
+from edgekd.config import read_environment
+
+REAL_SETS = ("busi", "hc18", "dsb2018")
+# Two structures with little in common, and a teacher of over 20 times the parameters and MACs of either.
+STUDENTS = (
+    Student(label="unet-narrow-2", name="unet-narrow", options={"width": 2}),
+    Student(label="dwnet-xs", name="dwnet-xs"),
+)
+# What two cores without bf16 carry in an hour: small images, the half-width teacher, short runs.
+COMMON: dict[str, Any] = {"image_size": 64, "min_epoch_steps": 36}
+TEACHER: dict[str, Any] = {"model": "dynunet-s", "epochs": 60, "lr": 4e-3}
+DISTILL: dict[str, Any] = {"epochs": 30, "views": 16, "store_answers": True}
+
+# One change each from the defaults; what the paper's abstract leaves open.
+METHODS: dict[str, dict[str, Any]] = {
+    DEFAULT_METHOD: {},
+    "kl+tdice": {"losses": "kl:1,tdice:1", "temperature": 1},
+    "teacher alone": {"losses": "kl:1,tdice:1", "temperature": 1, "truth_weight": 0},
+}
+
+
+def build_experiments() -> dict[str, Plan]:
+    """Return ``table``, ``ablation`` and ``quarter``; of the phantom where no real set is at hand."""
+    sets = REAL_SETS if read_environment().data is not None else ("phantom",)
+    shared: dict[str, Any] = {"students": STUDENTS, "common": COMMON, "teacher": TEACHER, "distill": DISTILL}
+    return {
+        "table": Plan(sets=sets, seeds=(0, 1, 2), longer=True, **shared),
+        "ablation": Plan(sets=sets[:1], seeds=(0, 1, 2), methods=METHODS, **shared),
+        "quarter": Plan(sets=sets[:1], mask_part=0.25, seeds=(0, 1, 2), **shared),
+    }

@@ -1,0 +1,148 @@
+"""Which cells an experiment has, and the makefile that runs them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from edgekd.atomic import write_json_atomic, write_text_atomic
+from edgekd.errors import InputError, build_unknown_name_error
+from edgekd.specs import Spec
+
+PLAN_FILE = "plan.json"
+MAKEFILE = "Makefile"
+DEFAULT_METHOD = "default"
+
+Values = dict[str, Any]
+
+
+class Student(Spec):
+    """A student structure: a network of the catalogue, its options, and a short name."""
+
+    label: str
+    name: str
+    options: dict[str, int] = Field(default_factory=dict)
+
+
+class Plan(Spec):
+    """An experiment; everything a cell needs, so that a cell can run on any machine that has the data.
+
+    Attributes:
+        sets: data sets by their folder below ``EDGEKD_DATA``, or ``phantom``.
+        mask_part: part of the training masks that is kept; below 1 the other training frames become frames
+            without masks.
+        students: the structures.
+        seeds: one run each of every student; a set has one teacher.
+        common: configuration of every run (image size, epochs a pass …).
+        teacher: configuration of the teacher's run beside.
+        distill: configuration of the students' runs beside.
+        methods: name → what a method changes in ``distill``; ``default`` changes nothing and has the control.
+        longer: also train each control for twice the steps, to see whether the budget is long enough.
+    """
+
+    sets: tuple[str, ...]
+    mask_part: float = 1.0
+    students: tuple[Student, ...]
+    seeds: tuple[int, ...]
+    common: Values
+    teacher: Values
+    distill: Values
+    methods: dict[str, Values] = Field(default_factory=lambda: {DEFAULT_METHOD: {}})
+    longer: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of an experiment.
+
+    Attributes:
+        kind: the teacher of a set, a student by a method, or a control of twice the steps.
+        set: the data set.
+        student: label of the structure; "" for a teacher.
+        seed: of the run.
+        method: name of the method; "" for what is not distilled.
+    """
+
+    kind: Literal["teacher", "student", "longer"]
+    set: str
+    student: str = ""
+    seed: int = 0
+    method: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of its JSON file and run folder."""
+        if self.kind == "teacher":
+            return f"{self.set}-teacher"
+        return f"{self.set}-{self.student}-s{self.seed}-{self.method or 'longer'}"
+
+
+def list_cells(plan: Plan) -> list[Cell]:
+    """Return the cells in the order they are worth running: teachers, the table, the rest."""
+    cells = [Cell("teacher", name) for name in plan.sets]
+    for method in plan.methods:
+        cells += [
+            Cell("student", name, student.label, seed, method)
+            for seed in plan.seeds
+            for name in plan.sets
+            for student in plan.students
+        ]
+    if plan.longer:
+        cells += [
+            Cell("longer", name, student.label, seed)
+            for seed in plan.seeds
+            for name in plan.sets
+            for student in plan.students
+        ]
+    return cells
+
+
+def find_cell(plan: Plan, name: str) -> Cell:
+    """Return the cell of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    cells = {cell.name: cell for cell in list_cells(plan)}
+    if name not in cells:
+        raise build_unknown_name_error("cell", name, cells)
+    return cells[name]
+
+
+def write_plan(plan: Plan, out: Path) -> None:
+    """Write ``plan.json`` and a makefile with a target for each cell's JSON file."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_json_atomic(out / PLAN_FILE, plan.model_dump(mode="json"))
+    write_text_atomic(out / MAKEFILE, format_makefile(plan))
+
+
+def read_plan(out: Path) -> Plan:
+    """Return the plan of an experiment.
+
+    Raises:
+        InputError: there is none in ``out``.
+    """
+    path = out / PLAN_FILE
+    if not path.is_file():
+        raise InputError(f"there is no experiment in {out}", action="write one with the command plan")
+    return Plan.model_validate(json.loads(path.read_text()))
+
+
+def format_makefile(plan: Plan) -> str:
+    """Return the makefile: one target a cell, students after their teacher."""
+    cells = list_cells(plan)
+    lines = [
+        f"PYTHON ?= {sys.executable}",
+        "CELL = $(PYTHON) -m edgekd.benchmarks.suites.distillation cell .",
+        "",
+        "all: " + " ".join(f"{cell.name}.json" for cell in cells),
+    ]
+    for cell in cells:
+        needs = f" {cell.set}-teacher.json" if cell.kind == "student" else ""
+        lines += ["", f"{cell.name}.json:{needs}", f"\t$(CELL) {cell.name}"]
+    return "\n".join(lines) + "\n"

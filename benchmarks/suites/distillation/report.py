@@ -1,0 +1,167 @@
+"""The tables of an experiment as Markdown, and its gains as a picture."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from edgekd.atomic import write_json_atomic, write_text_atomic
+from edgekd.benchmarks.suites.distillation.chart import draw_gains
+from edgekd.benchmarks.suites.distillation.gains import Gain, adjust_holm, estimate_gains
+from edgekd.benchmarks.suites.distillation.plan import DEFAULT_METHOD
+from edgekd.benchmarks.suites.distillation.results import Results, average
+from edgekd.metrics import METRICS
+from edgekd.tables import Table, format_count, format_markdown
+
+NAMES = {"acc": "Acc", "miou": "mIoU", "dice": "Dice", "kappa": "kappa"}
+# Percentage points of Liu et al. 2023 (doi 10.1007/978-3-031-51455-5_21), mean over its sets and structures.
+PAPER = {"acc": 0.18, "miou": 1.25, "dice": 1.62, "kappa": 0.79}
+LONGER_LIMIT = 0.3  # points of validation Dice that twice the steps may add before the budget is too short
+
+
+def write_report(results: Results, out: Path) -> str:
+    """Write ``report.md``, ``gains.json`` and ``gains.png`` to ``out``; return the Markdown."""
+    pairs = results.list_pairs(DEFAULT_METHOD, "test")
+    parts = ["# Does distillation help?\n", _describe_experiment(results)]
+    gains: dict[str, Any] = {}
+    if pairs:
+        total = estimate_gains(pairs)
+        rows = _estimate_rows(results)
+        gains = {"mean": _to_dict(total), **{f"{s}, {n}": _to_dict(gain) for (s, n), gain in rows.items()}}
+        parts += [f"**{describe_verdict(total)}**\n", format_markdown(_build_table(results, rows, total))]
+        draw_gains(out / "gains.png", {**{f"{s}, {n}": gain for (s, n), gain in rows.items()}, "mean": total})
+        parts.append("![gains](gains.png)\n")
+    parts.append(format_markdown(_build_scores(results)))
+    if len(results.plan.methods) > 1:
+        methods = _estimate_methods(results)
+        gains["methods, validation"] = {name: _to_dict(gain) for name, gain in methods.items()}
+        parts.append(format_markdown(_build_ablation(results, methods)))
+    longer = results.list_longer_pairs()
+    if longer:
+        gain = estimate_gains(longer)
+        gains["twice the steps, validation"] = _to_dict(gain)
+        parts.append(_describe_longer(gain["dice"]))
+    if results.missing:
+        parts.append(f"Not run yet: {', '.join(results.missing)}.\n")
+    text = "\n".join(parts)
+    write_text_atomic(out / "report.md", text)
+    write_json_atomic(out / "gains.json", gains)
+    return text
+
+
+def describe_verdict(total: Mapping[str, Gain]) -> str:
+    """Return in a sentence whether distillation helped, by the interval of the Dice gain."""
+    dice = total["dice"]
+    size = (
+        f"Dice {100 * dice.delta:+.2f} points (95 % interval {100 * dice.low:+.2f} to {100 * dice.high:+.2f})"
+    )
+    if dice.low > 0:
+        return f"Distillation helped: {size}."
+    if dice.high < 0:
+        return f"Distillation did harm: {size}."
+    return f"Distillation is not shown to help: {size}."
+
+
+def _describe_experiment(results: Results) -> str:
+    plan = results.plan
+    any_cell = next(iter(results.cells.values()))
+    environment = any_cell["environment"]
+    libraries = ", ".join(f"{name} {version}" for name, version in environment["libraries"].items())
+    masks = "" if plan.mask_part == 1 else f", {plan.mask_part:.0%} of the training masks"
+    return (
+        f"Sets {', '.join(plan.sets)}{masks}; seeds {', '.join(map(str, plan.seeds))}; "
+        f"common choices `{json.dumps(plan.common)}`, teacher `{json.dumps(plan.teacher)}`, "
+        f"students `{json.dumps(plan.distill)}`; everything else is the default. "
+        f"{environment['cores']} cores ({environment['machine']}), Python {environment['python']}, "
+        f"{libraries}. "
+        "Student and control share initial weights, order of the data, augmentation, steps and learning "
+        "rates. Gains are student − control in percentage points with a 95 % interval over cases and seeds.\n"
+    )
+
+
+def _estimate_rows(results: Results) -> dict[tuple[str, str], dict[str, Gain]]:
+    pairs = results.list_pairs(DEFAULT_METHOD, "test")
+    keys = dict.fromkeys((pair.set, pair.student) for pair in pairs)
+    return {key: estimate_gains([pair for pair in pairs if (pair.set, pair.student) == key]) for key in keys}
+
+
+def _build_table(
+    results: Results, rows: Mapping[tuple[str, str], Mapping[str, Gain]], total: Mapping[str, Gain]
+) -> Table:
+    lines = [
+        (set_name, student, *(_format_gain(gain[metric]) for metric in METRICS))
+        for (set_name, student), gain in rows.items()
+    ]
+    lines.append(("mean", "", *(_format_gain(total[metric]) for metric in METRICS)))
+    lines.append(("Liu et al. 2023", "", *(f"{PAPER[metric]:+.2f}" for metric in METRICS)))
+    return Table("Gain on the test split", ("set", "student", *NAMES.values()), tuple(lines))
+
+
+def _build_scores(results: Results) -> Table:
+    rows: list[tuple[str, ...]] = []
+    for set_name in results.plan.sets:
+        teachers = results.find_network(set_name, "teacher")
+        rows.append(_format_network(set_name, "teacher", teachers))
+        for student in results.plan.students:
+            for role in ("control", "student"):
+                runs = results.find_network(set_name, role, student.label)
+                rows.append(_format_network(set_name, f"{role} {student.label}", runs))
+    columns = ("set", "network", *NAMES.values(), "Dice on val", "parameters", "MACs", "runs")
+    return Table("Scores on the test split, mean over seeds, percent", columns, tuple(rows))
+
+
+def _format_network(set_name: str, label: str, runs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    scores = [_format_percent(average(runs, "test", metric)) for metric in METRICS]
+    model = runs[0]["model"] if runs else {"parameters": None, "macs": None}
+    size = (format_count(model["parameters"]), format_count(model["macs"]))
+    return (set_name, label, *scores, _format_percent(average(runs, "val", "dice")), *size, str(len(runs)))
+
+
+def _estimate_methods(results: Results) -> dict[str, dict[str, Gain]]:
+    estimated: dict[str, dict[str, Gain]] = {}
+    for method in results.plan.methods:
+        pairs = results.list_pairs(method, "val")
+        if pairs:
+            estimated[method] = estimate_gains(pairs)
+    return estimated
+
+
+def _build_ablation(results: Results, methods: Mapping[str, Mapping[str, Gain]]) -> Table:
+    adjusted = adjust_holm({name: gain["dice"].p_value for name, gain in methods.items()})
+    order = sorted(methods, key=lambda name: -methods[name]["dice"].delta)
+    rows = tuple(
+        (
+            name,
+            json.dumps(results.plan.methods[name]),
+            *(_format_gain(methods[name][metric]) for metric in METRICS),
+            str(len(results.list_pairs(name, "val"))),
+            f"{adjusted[name]:.3f}",
+        )
+        for name in order
+    )
+    columns = ("method", "changes", *NAMES.values(), "runs", "p of Dice (Holm)")
+    return Table("Methods on the validation split, gain over the control", columns, rows)
+
+
+def _describe_longer(dice: Gain) -> str:
+    enough = "long enough" if 100 * dice.delta < LONGER_LIMIT else "too short"
+    return (
+        f"Twice the steps change the control's validation Dice by {_format_gain(dice)} points: "
+        f"by the limit of {LONGER_LIMIT} the budget is {enough}.\n"
+    )
+
+
+def _format_gain(gain: Gain) -> str:
+    return f"{100 * gain.delta:+.2f} ({100 * gain.low:+.2f} to {100 * gain.high:+.2f})"
+
+
+def _format_percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{100 * value:.2f}"
+
+
+def _to_dict(gains: Mapping[str, Gain]) -> dict[str, Any]:
+    return {metric: asdict(gain) for metric, gain in gains.items()}

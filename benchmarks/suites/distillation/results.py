@@ -1,0 +1,95 @@
+"""What the cells of an experiment wrote, put together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekd.benchmarks.suites.distillation.gains import Pair, build_pair
+from edgekd.benchmarks.suites.distillation.plan import DEFAULT_METHOD, Cell, Plan, list_cells
+from edgekd.errors import InputError
+
+Scores = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The JSON files of an experiment, as far as they are there.
+
+    Attributes:
+        plan: the experiment.
+        cells: cell → content of its file.
+        missing: names of the cells without a file.
+    """
+
+    plan: Plan
+    cells: Mapping[Cell, Mapping[str, Any]]
+    missing: tuple[str, ...]
+
+    def list_pairs(self, method: str, split: str) -> list[Pair]:
+        """Return each finished run of a method beside the control of its set, structure and seed."""
+        pairs: list[Pair] = []
+        for cell, content in self.cells.items():
+            base = self.cells.get(Cell("student", cell.set, cell.student, cell.seed, DEFAULT_METHOD))
+            if cell.kind == "student" and cell.method == method and base is not None:
+                control = base["confusions"]["control"][split]
+                ours = content["confusions"]["student"][split]
+                pairs.append(
+                    build_pair(cell.set, cell.student, cell.seed, content["groups"][split], control, ours)
+                )
+        return pairs
+
+    def list_longer_pairs(self) -> list[Pair]:
+        """Return each control of twice the steps beside the control, on the validation split."""
+        pairs: list[Pair] = []
+        for cell, content in self.cells.items():
+            base = self.cells.get(Cell("student", cell.set, cell.student, cell.seed, DEFAULT_METHOD))
+            if cell.kind == "longer" and base is not None:
+                control, longer = base["confusions"]["control"]["val"], content["confusions"]["model"]["val"]
+                pairs.append(
+                    build_pair(cell.set, cell.student, cell.seed, content["groups"]["val"], control, longer)
+                )
+        return pairs
+
+    def find_network(self, set_name: str, role: str, student: str = "") -> list[Mapping[str, Any]]:
+        """Return what the runs say of a network: its scores on val and test, its size."""
+        if role == "teacher":
+            return [
+                content["networks"]["model"]
+                for cell, content in self.cells.items()
+                if cell == Cell("teacher", set_name)
+            ]
+        return [
+            content["networks"][role]
+            for cell, content in self.cells.items()
+            if (cell.kind, cell.set, cell.student, cell.method)
+            == ("student", set_name, student, DEFAULT_METHOD)
+        ]
+
+
+def read_results(plan: Plan, out: Path) -> Results:
+    """Return the results below ``out``.
+
+    Raises:
+        InputError: no cell has finished.
+    """
+    cells: dict[Cell, Mapping[str, Any]] = {}
+    missing: list[str] = []
+    for cell in list_cells(plan):
+        path = out / f"{cell.name}.json"
+        if path.is_file():
+            cells[cell] = json.loads(path.read_text())
+        else:
+            missing.append(cell.name)
+    if not cells:
+        raise InputError(f"no cell of the experiment in {out} has finished", action=f"run `make -C {out}`")
+    return Results(plan, cells, tuple(missing))
+
+
+def average(networks: Iterable[Mapping[str, Any]], split: str, metric: str) -> float:
+    """Return the mean of a score over runs; NaN where there is none."""
+    values = [one[split][metric] for one in networks if one[split][metric] is not None]
+    return sum(values) / len(values) if values else float("nan")
