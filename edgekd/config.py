@@ -153,6 +153,7 @@ class DistillConfig(FitConfig):
             and ``tdice``.
         teacher_view: ``same`` shows the teacher the student's own view, ``plain`` the same view before gain,
             gamma and noise.
+        teacher_mirror: average the teacher's answers to the view and to its mirror image.
         unlabeled: folder of frames without masks, which the teacher labels for the student in phase 2: as
             many a step as there are frames with masks.
         confidence: on frames without a mask, pixels where the teacher's largest class probability is lower
@@ -176,6 +177,7 @@ class DistillConfig(FitConfig):
     taps: str = ""
     boundary_weight: Annotated[float, Field(ge=0, le=1000)] = 0.0
     teacher_view: Literal["same", "plain"] = "same"
+    teacher_mirror: bool = False
     unlabeled: Name | None = None
     confidence: Annotated[float, Field(ge=0, le=1)] = 0.0
     store_answers: bool = False

@@ -185,6 +185,7 @@ class _Distillation:
             teachers=teachers,
             taps=FeatureTaps(teachers[0].network, self._plan.teachers[0].name, taps) if taps else None,
             plain_view=config.teacher_view == "plain",
+            mirror=config.teacher_mirror,
             temperature=config.temperature,
             boundary_weight=config.boundary_weight,
             confidence=config.confidence,
@@ -197,7 +198,7 @@ class _Distillation:
             "teachers": session.journal.teachers_sha256,
             "preprocess": config.build_preprocess().compute_hash(),
             "augment": config.augment.model_dump(mode="json"),
-            "view": config.teacher_view,
+            "view": [config.teacher_view, config.teacher_mirror],
             "taps": [pair.teacher for pair in self._plan.taps],
             "precision": session.precision,
         }

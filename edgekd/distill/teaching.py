@@ -27,6 +27,7 @@ class Teaching:
         teachers: one, or several whose probabilities are averaged.
         taps: of the one teacher's features; None without losses on features.
         plain_view: show the teachers the moved frame before gain, gamma and noise.
+        mirror: also show them its mirror image, and average both answers.
         temperature: see ``pixel_kl``.
         boundary_weight: see LossInputs.
         confidence: on frames without a mask, pixels whose largest class probability is lower do not count.
@@ -37,6 +38,7 @@ class Teaching:
     teachers: Sequence[FrozenTeacher]
     taps: FeatureTaps | None
     plain_view: bool
+    mirror: bool
     temperature: float
     boundary_weight: float
     confidence: float
@@ -73,7 +75,9 @@ class Teaching:
     def _ask(self, images: Tensor) -> TeacherAnswer:
         with self.fabric.autocast():
             logits = [teacher(images).float() for teacher in self.teachers]
-        features = {} if self.taps is None else self.taps.take()
+            features = {} if self.taps is None else self.taps.take()
+            if self.mirror:
+                logits += [teacher(images.flip(-1)).float().flip(-1) for teacher in self.teachers]
         return TeacherAnswer(average_logits(logits), features)
 
 

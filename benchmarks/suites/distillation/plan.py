@@ -85,20 +85,11 @@ class Cell:
 def list_cells(plan: Plan) -> list[Cell]:
     """Return the cells in the order they are worth running: teachers, the table, the rest."""
     cells = [Cell("teacher", name) for name in plan.sets]
-    for method in plan.methods:
-        cells += [
-            Cell("student", name, student.label, seed, method)
-            for seed in plan.seeds
-            for name in plan.sets
-            for student in plan.students
-        ]
+    places = [(name, student.label) for name in plan.sets for student in plan.students]
+    for seed in plan.seeds:
+        cells += [Cell("student", *place, seed, method) for method in plan.methods for place in places]
     if plan.longer:
-        cells += [
-            Cell("longer", name, student.label, seed)
-            for seed in plan.seeds
-            for name in plan.sets
-            for student in plan.students
-        ]
+        cells += [Cell("longer", *place, seed) for seed in plan.seeds for place in places]
     return cells
 
 

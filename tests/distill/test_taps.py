@@ -1,0 +1,108 @@
+"""Feature taps: by name and by path, compiled or not, and never part of what is saved or exported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from edgekd.distill.taps import FeatureTaps, TapPair, measure_channels, parse_taps, tapped
+from edgekd.errors import UsageError
+from edgekd.models import CATALOGUE, build_model, list_taps
+
+
+def build_student() -> nn.Module:
+    torch.manual_seed(0)
+    return build_model("unet-narrow", 1, 2, {"width": 2}).eval()
+
+
+@pytest.mark.parametrize("name", list(CATALOGUE))
+def test_a_name_tells_the_resolution_in_every_network(name: str) -> None:
+    options = {"width": 4} if name.startswith(("dynunet", "unet-wide")) else {"width": 2}
+    network, taps = build_model(name, 1, 2, options).eval(), list_taps(name)
+    assert {"enc2", "enc4", "enc8", "enc16", "dec2", "dec4", "dec8"} <= taps.keys()
+    with tapped(network, name, {tap: tap for tap in taps}) as features, torch.no_grad():
+        network(torch.zeros(1, 1, 64, 64))
+        found = features.take()
+    assert found.keys() == taps.keys()
+    for tap, value in found.items():
+        assert value.shape[-1] == 64 // int(tap[3:])
+
+
+def test_a_foreign_network_is_tapped_by_path() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 2, 1)).eval()
+    image = torch.randn(2, 1, 4, 4)
+    with tapped(network, "mine:build", {"mid": "1"}) as features:
+        network(image)
+        assert torch.equal(features.take()["mid"], network[1](network[0](image)))
+
+
+def test_taps_end_with_the_block_and_forget_what_was_taken() -> None:
+    network = build_student()
+    with tapped(network, "unet-narrow", {"a": "enc8"}) as features:
+        network(torch.zeros(1, 1, 32, 32))
+        assert features.take().keys() == {"a"}
+        assert features.take() == {}
+    network(torch.zeros(1, 1, 32, 32))
+    assert features.take() == {}
+
+
+def test_a_compiled_network_gives_the_same_features_in_one_graph() -> None:
+    network = build_student()
+    image = torch.randn(1, 1, 32, 32)
+    with tapped(network, "unet-narrow", {"a": "enc8", "b": "dec2"}) as features:
+        network(image)
+        expected = features.take()
+        compiled = torch.compile(network, backend="eager", fullgraph=True)
+        compiled(image)
+        found = features.take()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_nothing_of_a_tap_is_saved_or_exported(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="exporting needs onnx")
+    plain, network = build_student(), build_student()
+    with tapped(network, "unet-narrow", {"a": "enc8"}):
+        assert network.state_dict().keys() == plain.state_dict().keys()
+        graphs = []
+        for one in (plain, network):
+            program = torch.onnx.export(one, (torch.zeros(1, 1, 32, 32),), dynamo=True, verbose=False)
+            assert program is not None
+            program.save(tmp_path / "graph.onnx")
+            graph = onnx.load(tmp_path / "graph.onnx").graph
+            graphs.append(([node.op_type for node in graph.node], len(graph.output)))
+    assert graphs[0] == graphs[1]
+    assert graphs[1][1] == 1
+
+
+def test_pairs_are_parsed() -> None:
+    assert parse_taps("") == ()
+    assert parse_taps("enc16, layers.3=dec4") == (TapPair("enc16", "enc16"), TapPair("layers.3", "dec4"))
+
+
+@pytest.mark.parametrize("text", ["enc16,,dec4", "=enc4", "enc4=", "enc4,enc4"])
+def test_bad_pairs_are_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_taps(text)
+
+
+def test_an_unknown_tap_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match="did you mean 'enc16'"):
+        FeatureTaps(build_student(), "unet-narrow", {"a": "enc_16"})
+
+
+def test_one_pixel_is_no_feature_map() -> None:
+    with pytest.raises(UsageError, match="more than one pixel"):
+        measure_channels(build_student(), "unet-narrow", {"a": "enc16"}, (1, 16, 16))
+
+
+def test_channels_are_counted_and_the_mode_is_put_back() -> None:
+    network = build_student().train()
+    assert measure_channels(network, "unet-narrow", {"a": "enc8", "b": "dec2"}, (1, 32, 32)) == {
+        "a": 16,
+        "b": 4,
+    }
+    assert all(module.training for module in network.modules())
