@@ -21,15 +21,15 @@ DISTILL: dict[str, Any] = {"epochs": 30, "views": 16, "store_answers": True}
 # One change each from the defaults; what the paper's abstract leaves open.
 METHODS: dict[str, dict[str, Any]] = {
     DEFAULT_METHOD: {},
-    "kl, mirror": {"temperature": 1, "teacher_mirror": True},
-    "kl+tdice, mirror": {"losses": "kl:1,tdice:1", "temperature": 1, "teacher_mirror": True},
-    "kl+tdice alone, mirror": {
+    "kl-mirror": {"temperature": 1, "teacher_mirror": True},
+    "kl-tdice-mirror": {"losses": "kl:1,tdice:1", "temperature": 1, "teacher_mirror": True},
+    "kl-tdice-alone-mirror": {
         "losses": "kl:1,tdice:1",
         "temperature": 1,
         "teacher_mirror": True,
         "truth_weight": 0,
     },
-    "kl+cwd, mirror": {"losses": "kl:1,cwd:1", "temperature": 1, "teacher_mirror": True},
+    "kl-cwd-mirror": {"losses": "kl:1,cwd:1", "temperature": 1, "teacher_mirror": True},
 }
 
 

@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -19,12 +19,14 @@ MAKEFILE = "Makefile"
 DEFAULT_METHOD = "default"
 
 Values = dict[str, Any]
+# Parts of file names and of make's targets.
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
 
 
 class Student(Spec):
     """A student structure: a network of the catalogue, its options, and a short name."""
 
-    label: str
+    label: Label
     name: str
     options: dict[str, int] = Field(default_factory=dict)
 
@@ -45,14 +47,14 @@ class Plan(Spec):
         longer: also train each control for twice the steps, to see whether the budget is long enough.
     """
 
-    sets: tuple[str, ...]
+    sets: tuple[Label, ...]
     mask_part: float = 1.0
     students: tuple[Student, ...]
     seeds: tuple[int, ...]
     common: Values
     teacher: Values
     distill: Values
-    methods: dict[str, Values] = Field(default_factory=lambda: {DEFAULT_METHOD: {}})
+    methods: dict[Label, Values] = Field(default_factory=lambda: {DEFAULT_METHOD: {}})
     longer: bool = False
 
 
