@@ -11,6 +11,8 @@ from torch.nn import functional
 
 DICE_SMOOTHING = 1.0
 EPSILON = 1e-8
+# A class map with a smaller norm is constant up to rounding, and has no direction to compare.
+RELATION_EPSILON = 1e-4
 
 
 def pixel_kl(student_logits: Tensor, teacher_logits: Tensor, weight: Tensor, temperature: float) -> Tensor:
@@ -134,6 +136,7 @@ def _standardise(logits: Tensor) -> Tensor:
 def _correlation_distance(student: Tensor, teacher: Tensor, dim: int) -> Tensor:
     # 1 - cos(a, b) as half the squared distance of unit vectors: exactly 0 for equal ones.
     student, teacher = (
-        functional.normalize(x - x.mean(dim=dim, keepdim=True), dim=dim) for x in (student, teacher)
+        functional.normalize(x - x.mean(dim=dim, keepdim=True), dim=dim, eps=RELATION_EPSILON)
+        for x in (student, teacher)
     )
     return 0.5 * (student - teacher).square().sum(dim=dim)
