@@ -212,6 +212,9 @@ def distill(
     unlabeled: Annotated[
         Path | None, typer.Option(help="Folder of frames without masks, which the teacher labels.")
     ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for the teacher's stored answers; in the run where absent.")
+    ] = None,
     control: Annotated[bool, typer.Option("--control", help="Also train it without the teacher.")] = False,
     epochs: EpochsOption = None,
     image_size: ImageSizeOption = None,
@@ -245,7 +248,9 @@ def distill(
         resolved = load_config(DistillConfig, config, options)
     place = _place_run(out, data, resolved.devices * resolved.num_nodes, quiet)
     with _explain_interrupt("distill", data, place):
-        result = run_distillation(resolved, data, place, control=control or None, resume=resume, quiet=quiet)
+        result = run_distillation(
+            resolved, data, place, control=control or None, resume=resume, cache=cache, quiet=quiet
+        )
     return show_distillation(result) if is_main_process() else None
 
 

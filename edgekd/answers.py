@@ -52,9 +52,12 @@ def show_training(result: TrainResult) -> Answer:
 
 
 def show_distillation(result: DistillResult) -> Answer:
-    """Return the scores of teacher, control and student, and where the bundle is."""
+    """Return the scores of teacher, control and student, what was gained, and where the bundle is."""
+    from edgekd.distill import describe_gain
+
     data = {"run": result.out, "bundle": result.bundle, **result.record.model_dump(mode="json")}
     lines = [
+        *([] if result.record.gain is None else [describe_gain(result.record.gain)]),
         f"bundle: {result.bundle}",
         f"next: edgekd export {result.bundle} --target onnx --target openvino",
     ]
@@ -176,7 +179,7 @@ def show_doctor(capabilities: Sequence[Capability]) -> Answer:
 
 def list_networks(result: DistillResult) -> dict[str, NetworkResult]:
     """Return the networks of a run by role, the control only where it was trained."""
-    roles = {"teacher": result.teacher, "control": result.control, "student": result.student}
+    roles = {**result.teachers, "control": result.control, "student": result.student}
     return {role: network for role, network in roles.items() if network is not None}
 
 

@@ -108,6 +108,8 @@ def _show_demo(
     latency: BenchmarkReport,
     report: Path,
 ) -> Answer:
+    from edgekd.distill import describe_gain
+
     models = _list_models(result)
     latency_ms = {name: one.percentiles_ms["p50"] for name, one in latency.results}
     targets = [f"{build.record.target} ms" for build in builds]
@@ -145,6 +147,7 @@ def _show_demo(
     untrained = result.record.untrained_test["dice"] or 0.0
     lines = [
         f"an untrained student has Dice {100 * untrained:.1f} %",
+        *([] if result.record.gain is None else [describe_gain(result.record.gain)]),
         describe_verdict(parity),
         f"bundle: {result.bundle}",
         f"report: {report}",

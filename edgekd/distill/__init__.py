@@ -3,6 +3,7 @@
 from edgekd.distill.devices import is_main_process
 from edgekd.distill.distillation import distill
 from edgekd.distill.evaluate import EvaluationResult, evaluate
+from edgekd.distill.gain import describe_gain
 from edgekd.distill.identity import load_resumed_config
 from edgekd.distill.predict import pick_masks, predict_logits, predict_recording, score_network
 from edgekd.distill.results import (
@@ -22,6 +23,7 @@ __all__ = [
     "RunRecord",
     "TrainResult",
     "TrainedNetwork",
+    "describe_gain",
     "distill",
     "evaluate",
     "is_main_process",

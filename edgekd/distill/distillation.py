@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -12,6 +13,7 @@ from edgekd.config import DistillConfig
 from edgekd.distill.answers import AnswerStore
 from edgekd.distill.checkpoints import load_learner
 from edgekd.distill.finish import build_run_record, describe_trained, pack_weights, write_student_bundle
+from edgekd.distill.gain import estimate_gain
 from edgekd.distill.hints import Hints, build_hints
 from edgekd.distill.identity import read_choices
 from edgekd.distill.learner import Learner, load_weights
@@ -229,8 +231,15 @@ class _Distillation:
         if plan.control:
             write_bytes_atomic(session.out / CONTROL_FILE, pack_weights(learners[1].network))
         record = build_run_record(session, "distill", networks, plan.student, teaching.teachers)
+        if plan.control:
+            record = record.model_copy(update={"gain": self._estimate_gain(*learners)})
         write_student_bundle(session, self._student.network, record)
         write_record(session.out, record)
+
+    def _estimate_gain(self, student: Learner, control: Learner) -> dict[str, Any]:
+        config = self._session.config
+        cases = self._session.inputs.splits["test"]
+        return estimate_gain(student.network, control.network, cases, config.classes.count, config.seed)
 
     def _choose(self, learner: Learner, file: str) -> NetworkResult:
         weights, epoch = learner.pick_weights(self._plan.config.select)
