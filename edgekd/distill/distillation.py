@@ -163,14 +163,15 @@ class _Distillation:
         return learners
 
     def _build_hints(self) -> Hints:
-        plan, teacher = self._plan, self._plan.teachers[0]
+        plan = self._plan
+        projects = any(LOSSES[name].projects for name in plan.teacher_terms)
         return build_hints(
             self._session.fabric,
-            student=(self._student.network, plan.student),
-            teacher=(self._session.build_network(teacher.name, teacher.options), teacher),
-            taps=plan.taps,
-            projects=any(LOSSES[name].projects for name in plan.teacher_terms),
-            config=plan.config,
+            self._student.network,
+            plan.student.name,
+            plan.taps,
+            plan.tap_channels if projects else None,
+            plan.config,
         )
 
     def _build_teaching(self) -> Teaching:

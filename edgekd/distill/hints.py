@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from edgekd.config import DistillConfig
 from edgekd.distill.feature_losses import Projectors
 from edgekd.distill.schedule import build_optimizer
-from edgekd.distill.taps import FeatureTaps, TapPair, measure_channels
-from edgekd.specs import ModelSpec
+from edgekd.distill.taps import FeatureTaps, TapPair
 
 
 @dataclass
@@ -41,40 +40,27 @@ class Hints:
 
 def build_hints(
     fabric: Fabric,
-    *,
-    student: tuple[nn.Module, ModelSpec],
-    teacher: tuple[nn.Module, ModelSpec],
+    network: nn.Module,
+    model: str,
     taps: Sequence[TapPair],
-    projects: bool,
+    channels: dict[str, tuple[int, int]] | None,
     config: DistillConfig,
 ) -> Hints:
-    """Put taps on the student and, where a loss ``projects``, make its projectors, seeded by the run.
+    """Put taps on the student and, where losses project, make its projectors, seeded by the run.
 
     Args:
         fabric: device and processes.
-        student: the network in training and its facts.
-        teacher: a network built as the teacher, on the CPU, and its facts; used to count channels.
+        network: the student in training.
+        model: its name.
         taps: pairs of places.
-        projects: whether any loss needs projectors.
-        config: image size, seed and weight decay.
-
-    Raises:
-        UsageError: an unknown tap, or one that gives no feature map.
+        channels: pair → channels of the student and of the teacher; None where no loss projects.
+        config: seed and weight decay.
     """
-    ours, theirs = (
-        {pair.name: side for pair, side in zip(taps, sides, strict=True)} for sides in zip(*taps, strict=True)
-    )
-    features = FeatureTaps(student[0], student[1].name, ours)
-    if not projects:
+    features = FeatureTaps(network, model, {pair.name: pair.student for pair in taps})
+    if channels is None:
         return Hints(features, None, None, None)
-    shape = config.build_preprocess()
-    image = (shape.channels, shape.height, shape.width)
-    counts = [
-        measure_channels(network, model.name, side, image)
-        for (network, model), side in ((student, ours), (teacher, theirs))
-    ]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        projectors = Projectors({key: (counts[0][key], counts[1][key]) for key in ours})
+        projectors = Projectors(channels)
     module, optimizer = fabric.setup(projectors, build_optimizer(projectors, config.weight_decay))
     return Hints(features, projectors, module, optimizer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgekd.config import DistillConfig
@@ -9,8 +10,9 @@ from edgekd.distill.inputs import Inputs
 from edgekd.distill.objective import check_terms, parse_terms
 from edgekd.distill.ready import ReadyTeacher, find_ready_teachers
 from edgekd.distill.session import describe_network
-from edgekd.distill.taps import TapPair, parse_taps
+from edgekd.distill.taps import TapPair, measure_channels, parse_taps
 from edgekd.errors import UsageError
+from edgekd.models import build_model
 from edgekd.specs import ModelSpec
 
 
@@ -23,6 +25,7 @@ class Plan:
         control: whether the control is trained too.
         truth_terms, teacher_terms: losses and weights.
         taps: places whose features are compared.
+        tap_channels: pair → channels of the student and of the teacher there.
         ready: the teachers of finished runs; none where phase 1 trains the teacher.
         teachers: facts of the networks that teach.
         student: facts of the student.
@@ -33,6 +36,7 @@ class Plan:
     truth_terms: dict[str, float]
     teacher_terms: dict[str, float]
     taps: tuple[TapPair, ...]
+    tap_channels: dict[str, tuple[int, int]]
     ready: tuple[ReadyTeacher, ...]
     teachers: tuple[ModelSpec, ...]
     student: ModelSpec
@@ -70,15 +74,17 @@ def make_plan(config: DistillConfig, control: bool) -> Plan:
     terms, taps = parse_terms(config.losses, needs_teacher=True), parse_taps(config.taps)
     check_terms(terms, num_classes=config.classes.count, num_taps=len(taps), num_teachers=len(teachers))
     _check_views(config)
+    student = describe_network(config.student, config.student_options, config)
     return Plan(
         config=config,
         control=control,
         truth_terms=parse_terms(config.truth_losses, needs_teacher=False),
         teacher_terms=terms,
         taps=taps,
+        tap_channels=_measure_taps(taps, student, teachers[0], config),
         ready=ready,
         teachers=teachers,
-        student=describe_network(config.student, config.student_options, config),
+        student=student,
     )
 
 
@@ -89,3 +95,24 @@ def _check_views(config: DistillConfig) -> None:
             received="store_answers with views 0, an endless number",
             action="set views, for example to 8, or leave store_answers out",
         )
+
+
+def _measure_taps(
+    taps: Sequence[TapPair], student: ModelSpec, teacher: ModelSpec, config: DistillConfig
+) -> dict[str, tuple[int, int]]:
+    """Return the channels of both networks at each pair; refuses taps that give no feature map."""
+    if not taps:
+        return {}
+    spec = config.build_preprocess()
+    image = (spec.channels, spec.height, spec.width)
+    sides = ({pair.name: pair.student for pair in taps}, {pair.name: pair.teacher for pair in taps})
+    ours, theirs = (
+        measure_channels(
+            build_model(model.name, model.in_channels, model.num_classes, model.options),
+            model.name,
+            side,
+            image,
+        )
+        for model, side in zip((student, teacher), sides, strict=True)
+    )
+    return {key: (ours[key], theirs[key]) for key in sides[0]}
