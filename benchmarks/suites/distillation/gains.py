@@ -155,4 +155,4 @@ def _summarise(delta: float, resamples: Floats) -> Gain:
     kept = resamples[~np.isnan(resamples)]
     low, lower, high = np.quantile(kept, (0.025, 0.05, 0.975), method="inverted_cdf")
     tail = min(float((kept <= 0).mean()), float((kept >= 0).mean()))
-    return Gain(delta, float(low), float(high), float(lower), max(2 * tail, 2 / len(kept)))
+    return Gain(delta, float(low), float(high), float(lower), min(1.0, max(2 * tail, 2 / len(kept))))

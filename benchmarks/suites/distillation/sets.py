@@ -49,6 +49,9 @@ def keep_masks(data: Path, part: float, out: Path) -> Path:
         data: the full set.
         part: of the training groups, between 0 and 1.
         out: the folder to write, unless it is there already.
+
+    Raises:
+        InputError: a case has several masks, which a table cannot name.
     """
     if out.is_dir():
         return out
@@ -61,11 +64,13 @@ def keep_masks(data: Path, part: float, out: Path) -> Path:
         table.writerow(("image", "mask", "group", "split"))
         for name, cases in parts.items():
             for index, case in enumerate(cases):
-                group = case.group_or_name
+                group, (mask, *others) = case.group_or_name, case.masks
+                if others:
+                    raise InputError(f"the case {case.name} has several masks", expected="one")
                 if name == "train" and choose_split(group, (part, 1.0, 1.0), MASKS_SALT) != "train":
                     link = staging / "unlabelled" / f"{index:05d}{case.image.suffix}"
                     link.symlink_to(case.image.resolve())
                 else:
-                    table.writerow((case.image.resolve(), case.masks[0].resolve(), group, name))
+                    table.writerow((case.image.resolve(), mask.resolve(), group, name))
         write_text_atomic(staging / "manifest.csv", rows.getvalue())
     return out

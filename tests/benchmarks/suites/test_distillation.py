@@ -1,0 +1,139 @@
+"""The suite from plan to report on a few phantom frames."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+pytest.importorskip("torch", reason="training needs torch (extra train)")
+pytest.importorskip("lightning_fabric", reason="training needs lightning-fabric (extra train)")
+pytest.importorskip("monai", reason="the teachers are MONAI's (extra train)")
+
+from edgekd.benchmarks.suites.distillation.cells import run_cell
+from edgekd.benchmarks.suites.distillation.experiments import build_experiments
+from edgekd.benchmarks.suites.distillation.gains import Gain
+from edgekd.benchmarks.suites.distillation.plan import (
+    Plan,
+    Student,
+    find_cell,
+    format_makefile,
+    list_cells,
+    read_plan,
+    write_plan,
+)
+from edgekd.benchmarks.suites.distillation.report import describe_verdict, write_report
+from edgekd.benchmarks.suites.distillation.results import read_results
+from edgekd.benchmarks.suites.distillation.sets import keep_masks, locate_set
+from edgekd.data import find_cases, write_phantom
+from edgekd.distill import finish
+from edgekd.errors import InputError, UsageError
+
+STUDENT = Student(label="tiny", name="unet-narrow", options={"width": 2})
+
+
+def build_plan(**changes: Any) -> Plan:
+    values: dict[str, Any] = {
+        "sets": ("phantom",),
+        "students": (STUDENT,),
+        "seeds": (0,),
+        "common": {"image_size": 32, "accelerator": "cpu"},
+        "teacher": {"model": "unet-narrow", "model_options": {"width": 2}, "epochs": 1},
+        "distill": {"epochs": 1},
+    }
+    return Plan.model_validate({**values, **changes})
+
+
+def test_every_experiment_is_valid_and_a_cell_is_named_once() -> None:
+    for plan in build_experiments().values():
+        names = [cell.name for cell in list_cells(plan)]
+        assert len(set(names)) == len(names)
+        assert all(find_cell(plan, name).name == name for name in names)
+
+
+def test_students_wait_for_their_teacher_and_nothing_else() -> None:
+    text = format_makefile(build_plan(methods={"default": {}, "other": {"losses": "cwd:1"}}, longer=True))
+    needs = dict(re.findall(r"^(\S+\.json):(.*)$", text, re.MULTILINE))
+    assert needs == {
+        "phantom-teacher.json": "",
+        "phantom-tiny-s0-default.json": " phantom-teacher.json",
+        "phantom-tiny-s0-other.json": " phantom-teacher.json",
+        "phantom-tiny-s0-longer.json": "",
+    }
+
+
+def test_a_name_that_is_no_file_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError):
+        build_plan(methods={"kl, twice": {}})
+    with pytest.raises(UsageError, match="did you mean 'phantom-teacher'"):
+        find_cell(build_plan(), "phantom-teachr")
+    with pytest.raises(InputError, match="no experiment"):
+        read_plan(tmp_path)
+
+
+def test_from_plan_to_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finish, "NUM_GOLDEN_FRAMES", 1)
+    write_phantom(tmp_path / "data" / "phantom", 24, 0, quiet=True)
+    plan = build_plan(methods={"default": {}, "cwd": {"losses": "cwd:1"}}, longer=True)
+    write_plan(plan, tmp_path)
+    assert read_plan(tmp_path) == plan
+    with pytest.raises(InputError, match="no cell"):
+        read_results(plan, tmp_path)
+    for cell in list_cells(plan):
+        path = run_cell(plan, cell, tmp_path)
+        assert path.name == f"{cell.name}.json"
+    results = read_results(plan, tmp_path)
+    assert results.missing == ()
+    content = json.loads((tmp_path / "phantom-tiny-s0-default.json").read_text())
+    for role in ("student", "control"):
+        for split in ("val", "test"):
+            counts = content["confusions"][role][split]
+            hits = sum(row[0] + row[3] for row in counts)
+            assert hits / (32 * 32 * len(counts)) == pytest.approx(content["networks"][role][split]["acc"])
+    longer = json.loads((tmp_path / "phantom-tiny-s0-longer.json").read_text())
+    assert longer["config"]["epochs"] == 4
+    text = write_report(results, tmp_path)
+    for heading in ("Gain on the test split", "Methods on the validation split", "Twice the steps"):
+        assert heading in text
+    assert (tmp_path / "gains.png").stat().st_size > 10_000
+    gains = json.loads((tmp_path / "gains.json").read_text())
+    assert gains["mean"]["dice"]["low"] <= gains["mean"]["dice"]["delta"] <= gains["mean"]["dice"]["high"]
+    # A finished cell is not trained again.
+    before = (tmp_path / "runs/phantom-teacher/model.safetensors").stat().st_mtime_ns
+    run_cell(plan, list_cells(plan)[0], tmp_path)
+    assert (tmp_path / "runs/phantom-teacher/model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_part_of_the_masks_is_kept_by_group_and_the_rest_become_frames(tmp_path: Path) -> None:
+    write_phantom(tmp_path / "phantom", 60, 0, quiet=True)
+    folder = keep_masks(tmp_path / "phantom", 0.4, tmp_path / "part")
+    full = {case.image.resolve(): case for case in find_cases(tmp_path / "phantom").cases}
+    rows = list(csv.DictReader((folder / "manifest.csv").read_text().splitlines()))
+    kept = {Path(row["image"]) for row in rows}
+    free = {link.resolve() for link in (folder / "unlabelled").iterdir()}
+    assert kept | free == full.keys()
+    assert not kept & free
+    assert free
+    groups = [{full[path].group for path in part} for part in (kept, free)]
+    assert not groups[0] & groups[1]
+    assert {row["split"] for row in rows} == {"train", "val", "test"}
+
+
+def test_a_set_that_is_not_here_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEKD_DATA", str(tmp_path))
+    with pytest.raises(InputError, match="'busi' is not here"):
+        locate_set("busi", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.001, 0.02, "helped"), (-0.01, 0.02, "not shown to help"), (-0.02, -0.001, "did harm")],
+)
+def test_the_verdict_is_plain(low: float, high: float, expected: str) -> None:
+    dice = Gain((low + high) / 2, low, high, low, 0.5)
+    assert expected in describe_verdict({"dice": dice})
