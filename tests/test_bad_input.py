@@ -152,6 +152,27 @@ def test_unknown_network_offers_the_nearest(data: Path, option: str, name: str, 
     pytest.importorskip("torch", reason="distillation needs torch")
     out = data.parent / "run"
     assert_refused(run("distill", data, "--out", out, option, name), 2, name, f"did you mean '{nearest}'")
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (("--loss", "zkl:1"), ("degenerate for 2 classes", "use kl, cwd or tdice")),
+        (("--loss", "at:1"), ("need taps", "--taps enc16")),
+        (("--loss", "at:1", "--taps", "enc61"), ("unknown tap",)),
+        (("--teacher", "dynunet", "--teacher", "unet-wide"), ("must all be finished runs",)),
+        (("--unlabeled", "nowhere"), ("there is no image or folder nowhere",)),
+    ],
+)
+def test_choices_of_teaching_that_cannot_be_meant(
+    data: Path, tmp_path: Path, options: tuple[str, ...], parts: tuple[str, ...]
+) -> None:
+    pytest.importorskip("torch", reason="distillation needs torch")
+    out = tmp_path / "run"
+    small = ["--image-size", "32", "--student", "unet-narrow-xs"]
+    teacher = () if "--teacher" in options else ("--teacher", "unet-narrow")
+    assert_refused(run("distill", data, "--out", out, *small, *teacher, *options, "--quiet"), 2, *parts)
+    assert not out.exists()
     assert not out.exists()
 
 

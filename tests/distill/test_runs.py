@@ -14,6 +14,7 @@ from disc_runs import build_distill_config, build_train_config, write_discs
 from edgekd.bundle import Bundle, load_recording, read_golden
 from edgekd.distill import (
     DistillResult,
+    describe_gain,
     distill,
     evaluate,
     load_trained_model,
@@ -222,3 +223,29 @@ def test_a_teacher_that_changes_is_an_error(
     monkeypatch.setattr(FrozenTeacher, "train", torch.nn.Module.train)
     with pytest.raises(IntegrityError, match="the frozen teacher changed"):
         distill(build_distill_config(distill_epochs=1), discs, tmp_path / "out", quiet=True)
+
+
+def test_a_run_with_its_control_says_what_it_gained(finished: DistillResult) -> None:
+    gain = finished.record.gain
+    assert gain is not None and finished.control is not None
+    for metric in ("acc", "miou", "dice", "kappa"):
+        assert gain[metric]["delta"] == pytest.approx(
+            finished.student.test[metric] - finished.control.test[metric], abs=1e-12
+        )
+        assert gain[metric]["interval_low"] <= gain[metric]["delta"] <= gain[metric]["interval_high"]
+        assert gain[metric]["num_groups"] == 3
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.01, 0.03, "helped in this run: Dice +2.00 points"),
+        (-0.01, 0.05, "is not shown to help"),
+        (-0.03, -0.01, "did harm"),
+        (None, 0.01, "cannot be told"),
+    ],
+)
+def test_the_gain_is_said_plainly(low: float | None, high: float, expected: str) -> None:
+    middle = 0.0 if low is None else (low + high) / 2
+    dice = {"delta": middle, "interval_low": low, "interval_high": high, "num_groups": 9, "degenerate": False}
+    assert expected in describe_gain({"dice": dice})
