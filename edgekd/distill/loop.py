@@ -122,7 +122,7 @@ def _run_steps(
     for learner in phase.learners:
         learner.module.train()
     for step in range(journal.step, setting.steps_per_epoch):
-        _run_step(setting, phase, journal, step)
+        run_step(setting, phase, journal, step)
         journal.step = step + 1
         advance()
         interrupts.stop_if_asked()
@@ -130,7 +130,8 @@ def _run_steps(
             clock.save()
 
 
-def _run_step(setting: Setting, phase: Phase, journal: Journal, step: int) -> None:
+def run_step(setting: Setting, phase: Phase, journal: Journal, step: int) -> None:
+    """Train every learner of the phase on the batch of a step of the journal's epoch, counted from 0."""
     run_step = journal.epoch * setting.steps_per_epoch + step
     batch = setting.batches.build(run_step, with_unlabelled=phase.teaching is not None)
     answer = None if phase.teaching is None else phase.teaching.answer(batch)
