@@ -115,7 +115,7 @@ class BatchBuilder:
         device = self._fabric.device
         views = augment_batch(
             images.to(device),
-            truths.to(device).long(),
+            truths.to(device),
             [key for _, key in names],
             self._config.augment,
             self._spec,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -22,6 +24,7 @@ _FABRIC_PRECISION: dict[Precision, Literal["32-true", "bf16-mixed"]] = {
 }
 # Without torchrun Fabric would meet on this very machine and wait there for the others, in vain.
 RENDEZVOUS = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
+_LAUNCHER_LOG = "lightning_fabric.strategies.launchers.subprocess_script"
 
 
 def build_fabric(config: FitConfig) -> tuple[Fabric, Precision]:
@@ -51,10 +54,40 @@ def build_fabric(config: FitConfig) -> tuple[Fabric, Precision]:
 
 def launch_processes(fabric: Fabric) -> None:
     """Start the other processes of this machine, if any, and wait until all of them have met."""
-    # Both announce the processes; the launcher's logger, which tells why one died, stays as it is.
+    # Both announce the processes; the launcher tells that one died, before it ends those that cannot know.
     for name in ("lightning_fabric.utilities.distributed", "lightning_fabric.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger(_LAUNCHER_LOG).addFilter(_reword_death)
     fabric.launch()
+
+
+@contextmanager
+def explain_lost_process(fabric: Fabric) -> Iterator[None]:
+    """Turn the failure to reach another process of the run into a MachineError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if fabric.world_size == 1 or not _is_lost_process(error):
+            raise
+        raise _build_lost_error(fabric.global_rank) from error
+
+
+def _is_lost_process(error: RuntimeError) -> bool:
+    # Gloo raises a plain RuntimeError that names its own source file.
+    return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
+
+
+def _build_lost_error(rank: int) -> MachineError:
+    return MachineError(
+        "another process of this run died or cannot be reached",
+        received=f"no answer in process {rank}",
+        action="see above what it said; the run is kept: repeat the command with --resume",
+    )
+
+
+def _reword_death(record: logging.LogRecord) -> bool:
+    record.msg, record.args = f"edgekd: {_build_lost_error(0)}", ()
+    return True
 
 
 def is_main_process() -> bool:

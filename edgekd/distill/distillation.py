@@ -12,6 +12,7 @@ from edgekd.atomic import hash_file, write_bytes_atomic
 from edgekd.config import DistillConfig
 from edgekd.distill.answers import AnswerStore
 from edgekd.distill.checkpoints import load_learner
+from edgekd.distill.devices import explain_lost_process
 from edgekd.distill.finish import build_run_record, describe_trained, pack_weights, write_student_bundle
 from edgekd.distill.gain import estimate_gain
 from edgekd.distill.hints import Hints, build_hints
@@ -86,7 +87,8 @@ def distill(
         config, data, out, identity, resume=resume, quiet=quiet, check_inputs=plan.check_inputs
     )
     if session is not None:
-        _Distillation(session, plan, out / ANSWERS_FOLDER if cache is None else cache).run()
+        with explain_lost_process(session.fabric):
+            _Distillation(session, plan, out / ANSWERS_FOLDER if cache is None else cache).run()
     return DistillResult(out, read_record(out))
 
 

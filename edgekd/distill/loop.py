@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any, cast
 
 import torch
@@ -20,6 +16,7 @@ from edgekd.config import FitConfig
 from edgekd.data import LoadedCases
 from edgekd.distill.batches import Batch, BatchBuilder
 from edgekd.distill.checkpoints import Journal
+from edgekd.distill.interrupts import HurriedInterrupt, Interrupts
 from edgekd.distill.learner import Learner
 from edgekd.distill.objective import LossInputs, TeacherAnswer, compute_losses
 from edgekd.distill.predict import score_network
@@ -31,6 +28,8 @@ from edgekd.metrics import Scores
 from edgekd.progress import Progress
 
 SAVE_INTERVAL_S = 20.0
+# Checkpoints take no larger part of the time: one that is slow to write is written less often.
+SAVE_SHARE = 0.03
 
 
 @dataclass(frozen=True)
@@ -89,40 +88,61 @@ def run_phase(setting: Setting, phase: Phase, journal: Journal) -> None:
     pace = _Pace(phase, setting.steps_per_epoch, journal)
     names = " + ".join(learner.name for learner in phase.learners)
     remaining = (phase.end_epoch - journal.epoch) * setting.steps_per_epoch - journal.step
-    with Progress(quiet=quiet) as progress:
+    with Progress(quiet=quiet) as progress, Interrupts(setting.fabric) as interrupts:
         bar = progress.add(f"phase {phase.number}: {names}", remaining)
         clock = _SaveClock(setting, phase, journal)
-        while journal.epoch < phase.end_epoch:
-            _run_steps(setting, phase, journal, clock, lambda: progress.advance(bar))
-            dice = _close_epoch(setting, phase, journal)
-            progress.advance(bar, 0, note=" ".join(f"{name} {value:.3f}" for name, value in dice.items()))
-            report_epoch(journal.history[-1], pace.total_epochs, pace.estimate_left(journal), quiet=quiet)
+        try:
+            while journal.epoch < phase.end_epoch:
+                _run_steps(setting, phase, journal, clock, interrupts, lambda: progress.advance(bar))
+                with interrupts.allowed():
+                    scores = {learner.name: _validate(setting, learner) for learner in phase.learners}
+                _close_epoch(setting, phase, journal, scores)
+                note = " ".join(f"{name} {value.dice:.3f}" for name, value in scores.items())
+                progress.advance(bar, 0, note=note)
+                left_s = pace.estimate_left(journal)
+                report_epoch(journal.history[-1], pace.total_epochs, left_s, quiet=quiet)
+                if clock.is_due() or journal.epoch == phase.end_epoch:
+                    clock.save()
+        except HurriedInterrupt:
+            raise  # in the middle of a step, which must not be saved
+        except KeyboardInterrupt:
             clock.save()
+            raise
 
 
 def _run_steps(
-    setting: Setting, phase: Phase, journal: Journal, clock: _SaveClock, advance: Callable[[], None]
+    setting: Setting,
+    phase: Phase,
+    journal: Journal,
+    clock: _SaveClock,
+    interrupts: Interrupts,
+    advance: Callable[[], None],
 ) -> None:
     """Run the steps left in this epoch, all learners on each batch."""
     for learner in phase.learners:
         learner.module.train()
     for step in range(journal.step, setting.steps_per_epoch):
-        with delay_interrupt() as is_interrupted:
-            run_step = journal.epoch * setting.steps_per_epoch + step
-            batch = setting.batches.build(run_step, with_unlabelled=phase.teaching is not None)
-            answer = None if phase.teaching is None else phase.teaching.answer(batch)
-            for learner in phase.learners:
-                _prepare_step(setting, learner, journal.epoch, step)
-                losses = compute_losses(learner.terms, _run_learner(learner, batch, phase.teaching, answer))
-                values = _gather_losses(setting.fabric, losses)
-                _check_finite(learner.name, values, journal.epoch, step)
-                setting.fabric.backward(losses["total"])
-                learner.step()
-                _add_losses(journal, learner.name, values)
-            journal.step = step + 1
-            advance()
-            if is_interrupted() or clock.is_due():
-                clock.save()
+        run_step(setting, phase, journal, step)
+        journal.step = step + 1
+        advance()
+        interrupts.stop_if_asked()
+        if clock.is_due():
+            clock.save()
+
+
+def run_step(setting: Setting, phase: Phase, journal: Journal, step: int) -> None:
+    """Train every learner of the phase on the batch of a step of the journal's epoch, counted from 0."""
+    run_step = journal.epoch * setting.steps_per_epoch + step
+    batch = setting.batches.build(run_step, with_unlabelled=phase.teaching is not None)
+    answer = None if phase.teaching is None else phase.teaching.answer(batch)
+    for learner in phase.learners:
+        _prepare_step(setting, learner, journal.epoch, step)
+        losses = compute_losses(learner.terms, _run_learner(learner, batch, phase.teaching, answer))
+        values = _gather_losses(setting.fabric, losses)
+        _check_finite(learner.name, values, journal.epoch, step)
+        setting.fabric.backward(losses["total"])
+        learner.step()
+        _add_losses(journal, learner.name, values)
 
 
 def _run_learner(
@@ -181,32 +201,28 @@ def _add_losses(journal: Journal, name: str, values: dict[str, float]) -> None:
         sums[term] = sums.get(term, 0.0) + value
 
 
-def _close_epoch(setting: Setting, phase: Phase, journal: Journal) -> dict[str, float]:
-    """Validate, keep best weights, write the epoch's record; return each learner's validation Dice."""
-    record: dict[str, Any] = {"epoch": journal.epoch + 1, "phase": phase.number, "learners": {}}
-    dice: dict[str, float] = {}
-    for learner in phase.learners:
-        scores = _validate(setting, learner)
-        dice[learner.name] = scores.dice
-        learner.record_score(scores.dice, journal.epoch)
-        sums = journal.sums[learner.name]
-        record["learners"][learner.name] = {
-            "lr": _find_lr(setting, learner, journal.epoch, setting.steps_per_epoch - 1),
-            "losses": {term: value / setting.steps_per_epoch for term, value in sums.items()},
-            "val": scores.to_dict(),
-        }
-    journal.history.append(record)
-    journal.epoch, journal.step, journal.sums = journal.epoch + 1, 0, {}
-    setting.log(journal)
-    return dice
-
-
 def _validate(setting: Setting, learner: Learner) -> Scores:
     """Return the validation scores of the first process, which has the true batch-norm buffers."""
     scores = None
     if setting.fabric.is_global_zero:
         scores = score_network(learner.network, setting.val, setting.config.classes.count)
     return cast(Scores, setting.fabric.broadcast(scores))
+
+
+def _close_epoch(setting: Setting, phase: Phase, journal: Journal, scores: Mapping[str, Scores]) -> None:
+    """Keep the best weights and write the epoch's record."""
+    record: dict[str, Any] = {"epoch": journal.epoch + 1, "phase": phase.number, "learners": {}}
+    for learner in phase.learners:
+        learner.record_score(scores[learner.name].dice, journal.epoch)
+        sums = journal.sums[learner.name]
+        record["learners"][learner.name] = {
+            "lr": _find_lr(setting, learner, journal.epoch, setting.steps_per_epoch - 1),
+            "losses": {term: value / setting.steps_per_epoch for term, value in sums.items()},
+            "val": scores[learner.name].to_dict(),
+        }
+    journal.history.append(record)
+    journal.epoch, journal.step, journal.sums = journal.epoch + 1, 0, {}
+    setting.log(journal)
 
 
 class _Pace:
@@ -232,42 +248,16 @@ class _SaveClock:
 
     def __init__(self, setting: Setting, phase: Phase, journal: Journal) -> None:
         self._setting, self._phase, self._journal = setting, phase, journal
-        self._last = time.monotonic()
+        self._last, self._cost_s = time.monotonic(), 0.0
 
     def is_due(self) -> bool:
-        """Return whether SAVE_INTERVAL_S have passed since the last checkpoint."""
-        return time.monotonic() - self._last >= SAVE_INTERVAL_S
+        """Return whether the last checkpoint is SAVE_INTERVAL_S old, and worth SAVE_SHARE of that time."""
+        return time.monotonic() - self._last >= max(SAVE_INTERVAL_S, self._cost_s / SAVE_SHARE)
 
     def save(self) -> None:
         """Write a checkpoint."""
-        now = time.monotonic()
-        self._journal.seconds += now - self._last
-        self._last = now
+        begin = time.monotonic()
+        self._journal.seconds += begin - self._last
+        self._last = begin
         self._setting.save(self._journal, self._phase.learners)
-
-
-@contextmanager
-def delay_interrupt() -> Iterator[Callable[[], bool]]:
-    """Hold Ctrl-C back until the block ends, then raise KeyboardInterrupt; a second Ctrl-C raises at once.
-
-    Yields a function that tells whether Ctrl-C was pressed. Only the main thread can hold signals back;
-    elsewhere nothing changes.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    pending = False
-
-    def remember(signum: int, frame: FrameType | None) -> None:
-        nonlocal pending
-        if pending:
-            raise KeyboardInterrupt
-        pending = True
-
-    previous = signal.signal(signal.SIGINT, remember)
-    try:
-        yield lambda: pending
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    if pending:
-        raise KeyboardInterrupt
+        self._cost_s = time.monotonic() - begin

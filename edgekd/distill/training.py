@@ -7,6 +7,7 @@ from pathlib import Path
 from edgekd.atomic import write_bytes_atomic
 from edgekd.config import TrainConfig
 from edgekd.distill.checkpoints import load_learner
+from edgekd.distill.devices import explain_lost_process
 from edgekd.distill.finish import build_run_record, describe_trained, pack_weights
 from edgekd.distill.learner import load_weights
 from edgekd.distill.loop import Phase
@@ -39,7 +40,8 @@ def train(
     model = describe_network(config.model, config.model_options, config)
     session = open_session(config, data, out, {"kind": "train"}, resume=resume, quiet=quiet)
     if session is not None:
-        _train(session, config, terms, model)
+        with explain_lost_process(session.fabric):
+            _train(session, config, terms, model)
     return TrainResult(out, read_record(out))
 
 

@@ -281,7 +281,7 @@ torch.set_num_threads(1)
 from edgekd.distill import distill, loop
 from disc_runs import build_distill_config
 data, out, resume, interval = sys.argv[1:]
-loop.SAVE_INTERVAL_S = float(interval)
+loop.SAVE_INTERVAL_S, loop.SAVE_SHARE = float(interval), 1.0
 distill(build_distill_config(epochs=6, distill_epochs=6), Path(data), Path(out), control=True,
         resume=resume == "resume", quiet=True)
 """

@@ -1,0 +1,281 @@
+"""What a step of phase 2 costs beside the bare networks, and how much of an epoch is spent inside them.
+
+Four steps are taken in turn, in one process, in an order that changes from round to round:
+
+- online: the product's own loop, the teacher asked;
+- stored: the product's own loop, the teacher's answers read;
+- bare student: forward, the same losses, backward and optimiser on a batch that lies ready;
+- bare pair: the teacher's forward before it.
+
+The figures are medians over the rounds of online ÷ bare pair and stored ÷ bare student. Beside the clock stands
+the processor time of the whole process, every thread of it, which other work on the machine disturbs less. An
+epoch with its validation is then run once more for each, with a stopwatch around the networks.
+
+Run it as ``python -m edgekd.benchmarks.suites.step_cost --out step_cost.json``.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import torch
+import typer
+
+from edgekd.atomic import write_json_atomic
+from edgekd.benchmarks.environment import describe_conditions, describe_environment
+from edgekd.config import DistillConfig
+from edgekd.data import write_phantom
+from edgekd.distill import distill, loop, session
+from edgekd.distill.checkpoints import Journal
+from edgekd.distill.objective import LossInputs, TeacherAnswer, compute_losses
+from edgekd.distill.schedule import build_optimizer
+
+VIEWS = 4
+FRAMES = 96
+Sample = tuple[int, int]
+"""Wall and processor time, ns."""
+
+
+class Pair(NamedTuple):
+    """A teacher, a student and the side of the images, pixels."""
+
+    teacher: str
+    student: str
+    image_size: int
+
+
+class Stage(NamedTuple):
+    """A run that stands at the beginning of phase 2."""
+
+    setting: loop.Setting
+    phase: loop.Phase
+    journal: Journal
+
+
+class _Reached(Exception):
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+
+
+def reach_second_phase(pair: Pair, data: Path, out: Path, *, stored: bool) -> Stage:
+    """Run phase 1 of a short run and return where phase 2 would begin."""
+    config = DistillConfig(
+        teacher=pair.teacher,
+        student=pair.student,
+        image_size=pair.image_size,
+        epochs=1,
+        distill_epochs=1000,
+        views=VIEWS if stored else 0,
+        store_answers=stored,
+    )
+    run_phase = session.run_phase
+
+    def stop_before_second(setting: loop.Setting, phase: loop.Phase, journal: Journal) -> None:
+        if phase.number == 2:
+            raise _Reached(Stage(setting, phase, journal))
+        run_phase(setting, phase, journal)
+
+    session.run_phase = stop_before_second
+    try:
+        distill(config, data, out, quiet=True)
+    except _Reached as reached:
+        return reached.stage
+    finally:
+        session.run_phase = run_phase
+    raise RuntimeError("phase 2 was not reached")
+
+
+def build_bare_step(stage: Stage) -> Callable[[bool], None]:
+    """Return a function that trains a copy of the student on one batch, with or without the teacher's forward."""
+    learner, teaching = stage.phase.learners[0], _get_teaching(stage)
+    student = copy.deepcopy(learner.network).train()
+    optimizer = build_optimizer(student, stage.setting.config.weight_decay)
+    for group in optimizer.param_groups:
+        group["lr"] = learner.peak_lr
+    batch = stage.setting.batches.build(0, with_unlabelled=True)
+    teacher, images, truths = teaching.teachers[0].network, batch.views.images, batch.views.truths
+    with torch.no_grad():
+        kept = TeacherAnswer(teacher(images), {})
+    weight = teaching.weigh_pixels(batch, kept)
+
+    def step(with_teacher: bool) -> None:
+        answer = kept
+        if with_teacher:
+            with torch.no_grad():
+                answer = TeacherAnswer(teacher(images), {})
+        inputs = LossInputs(student(images), truths, answer, weight, temperature=teaching.temperature)
+        compute_losses(learner.terms, inputs)["total"].backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def measure_steps(online: Stage, stored: Stage, rounds: int) -> dict[str, list[Sample]]:
+    """Return the samples of each of the four steps, after rounds that are not counted and fill the store."""
+    bare = build_bare_step(online)
+    counter = iter(range(10**9))
+    steps: dict[str, Callable[[], None]] = {
+        "online": lambda: loop.run_step(*online, next(counter)),
+        "bare pair": lambda: bare(True),
+        "stored": lambda: loop.run_step(*stored, next(counter)),
+        "bare student": lambda: bare(False),
+    }
+    for number in range(VIEWS * stored.setting.steps_per_epoch + 1):
+        loop.run_step(*stored, number)
+    samples: dict[str, list[Sample]] = {name: [] for name in steps}
+    for number in range(rounds + 2):
+        names = list(steps)[number % 4 :] + list(steps)[: number % 4]
+        taken = {name: _time(steps[name]) for name in (names if number % 2 else reversed(names))}
+        if number >= 2:
+            for name, sample in taken.items():
+                samples[name].append(sample)
+    return samples
+
+
+class _Stopwatch:
+    """Adds up the time of the calls it wraps; calls inside wrapped calls are not counted twice."""
+
+    def __init__(self) -> None:
+        self.taken: Sample = (0, 0)
+        self._inside = False
+
+    def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any, **options: Any) -> Any:
+            if self._inside:
+                return function(*arguments, **options)
+            self._inside, begin = True, _read_clocks()
+            try:
+                return function(*arguments, **options)
+            finally:
+                end, self._inside = _read_clocks(), False
+                self.taken = (self.taken[0] + end[0] - begin[0], self.taken[1] + end[1] - begin[1])
+
+        return timed
+
+
+def measure_epoch(stage: Stage) -> dict[str, Sample]:
+    """Return the time of an epoch with its validation and record, and the part of it inside the networks."""
+    setting, phase, journal = stage
+    watch, teaching = _Stopwatch(), _get_teaching(stage)
+    networks = [one.network for one in teaching.teachers] + [one.network for one in phase.learners]
+    forwards = [network.forward for network in networks]
+    kept = loop.compute_losses, setting.fabric.backward
+    for network, forward in zip(networks, forwards, strict=True):
+        network.forward = watch.wrap(forward)
+    for learner in phase.learners:
+        learner.step = watch.wrap(learner.step)
+    loop.compute_losses, setting.fabric.backward = map(watch.wrap, kept)
+    begin = _read_clocks()
+    try:
+        end_epoch = journal.epoch + 1
+        loop.run_phase(replace(setting, quiet=True), replace(phase, end_epoch=end_epoch), journal)
+    finally:
+        end = _read_clocks()
+        loop.compute_losses, setting.fabric.backward = kept
+        for learner in phase.learners:
+            del learner.__dict__["step"]
+        for network in networks:
+            del network.forward
+    return {"epoch": (end[0] - begin[0], end[1] - begin[1]), "inside the networks": watch.taken}
+
+
+def _get_teaching(stage: Stage) -> Any:
+    return stage.phase.teaching
+
+
+def _time(step: Callable[[], None]) -> Sample:
+    begin = _read_clocks()
+    step()
+    end = _read_clocks()
+    return end[0] - begin[0], end[1] - begin[1]
+
+
+def _read_clocks() -> Sample:
+    return time.perf_counter_ns(), time.process_time_ns()
+
+
+def summarise(
+    samples: Mapping[str, list[Sample]], epochs: Mapping[str, Mapping[str, Sample]]
+) -> dict[str, Any]:
+    """Return the medians of the ratios, by wall clock and by processor time, and the parts of the epochs."""
+    clocks = {"wall": 0, "cpu": 1}
+    ratios = {
+        f"{name} / {bare}": {
+            clock: statistics.median(a[i] / b[i] for a, b in zip(samples[name], samples[bare], strict=True))
+            for clock, i in clocks.items()
+        }
+        for name, bare in (("online", "bare pair"), ("stored", "bare student"))
+    }
+    inside = {
+        name: {clock: one["inside the networks"][i] / one["epoch"][i] for clock, i in clocks.items()}
+        for name, one in epochs.items()
+    }
+    medians_ms = {
+        name: {clock: statistics.median(one[i] for one in taken) / 1e6 for clock, i in clocks.items()}
+        for name, taken in samples.items()
+    }
+    return {"ratios": ratios, "part of an epoch inside the networks": inside, "medians_ms": medians_ms}
+
+
+def measure_pair(pair: Pair, rounds: int, folder: Path) -> dict[str, Any]:
+    """Return everything about a pair: what it is, the figures and the raw samples."""
+    data = folder / "data"
+    if not data.is_dir():
+        write_phantom(data, FRAMES, 0, quiet=True)
+    name = f"{pair.teacher}-{pair.student}-{pair.image_size}"
+    stages = {
+        kind: reach_second_phase(pair, data, folder / f"{name}-{kind}", stored=kind == "stored")
+        for kind in ("online", "stored")
+    }
+    samples = measure_steps(stages["online"], stages["stored"], rounds)
+    epochs = {kind: measure_epoch(stage) for kind, stage in stages.items()}
+    figures = summarise(samples, epochs)
+    return {**pair._asdict(), **figures, "samples_ns": samples, "epochs_ns": epochs}
+
+
+def _parse_pair(text: str) -> Pair:
+    teacher, student, size = text.split(",")
+    return Pair(teacher, student, int(size))
+
+
+def _show(found: Mapping[str, Any]) -> None:
+    typer.echo(f"\n{found['teacher']} → {found['student']} at {found['image_size']}")
+    rows = {
+        **found["ratios"],
+        **{f"{k}: inside": v for k, v in found["part of an epoch inside the networks"].items()},
+    }
+    for name, value in rows.items():
+        typer.echo(f"  {name:24} wall {value['wall']:.3f}   cpu {value['cpu']:.3f}")
+    for name, value in found["medians_ms"].items():
+        typer.echo(f"  {name:24} wall {value['wall']:.1f} ms   cpu {value['cpu']:.1f} ms")
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="JSON file to write.")],
+    pair: Annotated[list[str] | None, typer.Option(help="TEACHER,STUDENT,SIZE; repeatable.")] = None,
+    rounds: Annotated[int, typer.Option(min=3)] = 25,
+    threads: Annotated[int, typer.Option(min=0, help="Of torch; 0 takes torch's default.")] = 0,
+) -> None:
+    """Measure the pairs, print the ratios and write them with the raw samples."""
+    if threads:
+        torch.set_num_threads(threads)
+    pairs = [_parse_pair(text) for text in pair or ("dynunet-s,unet-narrow,128", "unet-wide-s,dwnet-xs,64")]
+    conditions = describe_conditions()
+    with tempfile.TemporaryDirectory() as folder:
+        found = [measure_pair(one, rounds, Path(folder)) for one in pairs]
+    for one in found:
+        _show(one)
+    machine = {**describe_environment(), "torch": torch.__version__, "threads": torch.get_num_threads()}
+    write_json_atomic(out, {"environment": machine, "conditions": conditions, "pairs": found})
+
+
+if __name__ == "__main__":
+    typer.run(main)
