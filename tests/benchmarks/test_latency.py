@@ -63,6 +63,8 @@ class CountingSegmenter:
         (0.9, 10, 9),
         (0.99, 99, None),
         (0.99, 1000, 990),
+        (0.999, 999, None),
+        (0.999, 1000, 999),
     ],
 )
 def test_quantile_is_the_nearest_rank_and_needs_a_sample_beyond_it(
@@ -73,8 +75,9 @@ def test_quantile_is_the_nearest_rank_and_needs_a_sample_beyond_it(
 
 
 def test_summary_is_in_ms_and_says_what_is_not_measured() -> None:
-    assert summarise_samples_ms(np.array([3 * MS, MS])) == {"p50": 1.0, "p90": None, "p99": None, "max": 3.0}
-    assert summarise_samples_ms(np.zeros(0, np.int64)) == dict.fromkeys(("p50", "p90", "p99", "max"))
+    two = summarise_samples_ms(np.array([3 * MS, MS]))
+    assert two == {"p50": 1.0, "p90": None, "p99": None, "p99.9": None, "max": 3.0}
+    assert summarise_samples_ms(np.zeros(0, np.int64)) == dict.fromkeys(two)
 
 
 def test_known_latencies_are_found_end_to_end_and_by_stage(bundle: Bundle) -> None:
