@@ -17,7 +17,7 @@ from edgekd.atomic import check_output_is_new, staged_folder, write_text_atomic
 from edgekd.benchmarks import tables
 from edgekd.benchmarks.benchmark import BenchmarkReport, run_benchmark
 from edgekd.benchmarks.gate import REFERENCE_FILE, run_parity
-from edgekd.benchmarks.latency_tables import list_latency_tables
+from edgekd.benchmarks.latency_tables import describe_missing_energy, list_latency_tables
 from edgekd.benchmarks.parity import check_same_bundle
 from edgekd.benchmarks.parity_report import ParityReport
 from edgekd.benchmarks.recording import match_cases
@@ -236,6 +236,7 @@ def format_summary(report: AcceptanceReport) -> str:
     doubts = [f"- {name}: {text}" for name, result in measured.results for text in result.warnings]
     state = ["**Interrupted: what was measured until then.**\n"] if report.interrupted else []
     state += [f"**Ended by an error: {measured.fault}**\n"] if measured.fault is not None else []
+    missing = describe_missing_energy(content)
     return "\n".join(
         [
             f"# Benchmark of {measured.bundle}: {content['gate']['verdict']}\n",
@@ -243,6 +244,7 @@ def format_summary(report: AcceptanceReport) -> str:
             f"Gate: {report.gate_note}. Frames timed: {measured.frames}.\n",
             *(["## Reasons to doubt the latencies\n", *doubts, ""] if doubts else []),
             *map(format_markdown, shown),
+            *([f"{missing[0].upper()}{missing[1:]}.\n"] if missing else []),
             f"## How to repeat\n\n    {measured.command}\n",
         ]
     )

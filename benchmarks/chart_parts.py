@@ -50,7 +50,7 @@ class Canvas:
         """Draw the label of a row that begins at ``y`` and is ``height`` high without its label."""
         if self.is_narrow:
             return element("text", text, x=2, y=at(y + 13), class_="label")
-        longest = self.gutter // 7
+        longest = self.gutter // 8
         shown = text if len(text) <= longest else text[: longest - 1] + "…"
         return element(
             "text", shown, x=self.gutter - 12, y=at(y + height / 2 + 4), class_="label", text_anchor="end"
@@ -78,10 +78,10 @@ class LogScale:
     def list_ticks(self, most: int = 8) -> list[float]:
         """Return round values on the axis: 1, 2, 5 of each decade, fewer where they would crowd."""
         decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-        for steps in ((1, 2, 5), (1, 3), (1,)):
+        for steps in ((1, 1.5, 2, 3, 4, 5, 6, 8), (1, 2, 5), (1, 3), (1,)):
             ticks = [step * 10.0**exponent for exponent in decades for step in steps]
             inside = [tick for tick in ticks if self.low <= tick <= self.high]
-            if len(inside) <= most and inside:
+            if 2 <= len(inside) <= most:
                 return inside
         return [self.low, self.high]
 
@@ -102,16 +102,16 @@ def spread_range(values: Sequence[float], least: float = 1.25) -> tuple[float, f
 
 
 def draw_x_axis(
-    places: Sequence[tuple[float, str]], top: float, bottom: float, middle: float, caption: str
+    places: Sequence[tuple[float, str]], top: float, bottom: float, middle: float = 0.0, caption: str = ""
 ) -> Html:
-    """Draw upright grid lines with their values below, and what they are."""
+    """Draw upright grid lines with their values below, and what they are where there is a caption."""
     parts: list[Html] = []
     for x, text in places:
         parts.append(element("line", x1=at(x), x2=at(x), y1=at(top), y2=at(bottom), class_="grid"))
         parts.append(element("text", text, x=at(x), y=at(bottom + 16), class_="tick", text_anchor="middle"))
-    parts.append(
-        element("text", caption, x=at(middle), y=at(bottom + 35), class_="axis-name", text_anchor="middle")
-    )
+    if caption:
+        place = {"x": at(middle), "y": at(bottom + 35)}
+        parts.append(element("text", caption, **place, class_="axis-name", text_anchor="middle"))
     return element("g", *parts)
 
 
@@ -124,15 +124,16 @@ def draw_y_axis(places: Sequence[tuple[float, str]], left: float, right: float) 
     return element("g", *parts)
 
 
-def draw_legend(names: Sequence[str], canvas: Canvas, kind: str = "series") -> tuple[Html, int]:
+def draw_legend(names: Sequence[str], canvas: Canvas, start: int | None = None) -> tuple[Html, int]:
     """Draw a key of coloured patches in as many lines as needed; return it with its height."""
     parts: list[Html] = []
-    x, y = 2 if canvas.is_narrow else canvas.gutter, 4
+    left = (2 if canvas.is_narrow else canvas.gutter) if start is None else start
+    x, y = left, 4
     for index, name in enumerate(names):
         width = 24 + 7 * len(name)
-        if x > canvas.gutter and x + width > canvas.width:
-            x, y = 2 if canvas.is_narrow else canvas.gutter, y + LINE_HEIGHT
-        parts.append(element("rect", x=x, y=y, width=12, height=12, rx=3, class_=f"{kind}-{index % 6}"))
+        if x > left and x + width > canvas.width:
+            x, y = left, y + LINE_HEIGHT
+        parts.append(element("rect", x=x, y=y, width=12, height=12, rx=3, class_=f"series-{index % 6}"))
         parts.append(element("text", name, x=x + 17, y=y + 10, class_="tick"))
         x += width
     return element("g", *parts), y + LINE_HEIGHT + 4

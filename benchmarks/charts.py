@@ -76,8 +76,8 @@ def draw_tradeoff(points: Sequence[Mapping[str, Any]]) -> Html:
     precisions = list(dict.fromkeys(one["precision"] for one in points))
 
     def draw(canvas: Canvas) -> tuple[list[Html], float]:
-        left, right = (4, canvas.width - 14) if canvas.is_narrow else (canvas.gutter, canvas.width - 20)
-        legend, top = draw_legend(precisions, canvas)
+        left, right = 4, canvas.width - 14
+        legend, top = draw_legend(precisions, canvas, start=4)
         bottom = top + 220.0
         scale = LogScale(low, high, left + 46, right - 10)
         ticks = [(scale.place(tick), f"{tick:.3g}") for tick in scale.list_ticks(6)]

@@ -79,7 +79,7 @@ def draw_tails(results: Sequence[Mapping[str, Any]]) -> Html:
     most = max(len(values) for _, values in curves)
 
     def draw(canvas: Canvas) -> tuple[list[Html], float]:
-        left, right = (4, canvas.width - 14) if canvas.is_narrow else (canvas.gutter, canvas.width - 150)
+        left, right = 4, canvas.width - (14 if canvas.is_narrow else 190)
         legend, top = draw_legend([name for name, _ in curves], canvas) if canvas.is_narrow else (None, 12)
         bottom = top + 230.0
         scale = LogScale(low, high, bottom, top)
@@ -97,7 +97,7 @@ def draw_tails(results: Sequence[Mapping[str, Any]]) -> Html:
         if not canvas.is_narrow:
             for index, y in enumerate(spread_labels(ends, 15)):
                 name = curves[index][0]
-                text = name if len(name) <= 22 else name[:21] + "…"
+                text = name if len(name) <= 28 else name[:27] + "…"
                 parts.append(element("text", text, x=right + 8, y=at(y + 4), class_=f"tick ink-{index % 6}"))
         return parts, bottom + 42
 
@@ -124,10 +124,10 @@ def draw_paces(results: Sequence[Mapping[str, Any]]) -> Html:
         parts: list[Html] = []
         y, height = 4.0, 110
         for name, pace in paces:
-            parts.append(canvas.draw_label(name, y, height))
-            parts.append(_draw_pace(pace, canvas, y + canvas.label_height, height))
-            y += height + canvas.label_height + 34
-        return parts, y
+            parts.append(element("text", name, x=2, y=at(y + 13), class_="label"))
+            parts.append(_draw_pace(pace, 60, canvas.width - 14, y + 24, height))
+            y += height + 64
+        return parts, y - 14
 
     summary = "; ".join(
         f"{name}: {one['missed']} of {one['num_frames']} frames later than {one['deadline_ms']:.3g} ms "
@@ -183,13 +183,13 @@ def _trace_tail(values: Any, stretch: LogScale, scale: LogScale) -> tuple[str, f
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points), points[-1][1]
 
 
-def _draw_pace(pace: Mapping[str, Any], canvas: Canvas, top: float, height: int) -> Html:
+def _draw_pace(pace: Mapping[str, Any], left: float, right: float, top: float, height: int) -> Html:
     arrivals, ends = np.asarray(pace["arrivals_ns"], np.float64), np.asarray(pace["ends_ns"], np.float64)
     done = ends != NEVER
     latencies_ms = np.where(done, ends - arrivals, 0.0) / 1e6
     deadline = pace["deadline_ms"]
     high = max(float(latencies_ms.max()), deadline) * 1.12
-    left, right, base = canvas.gutter, canvas.gutter + canvas.plot_width, top + height
+    base = top + height
     span = max(float(arrivals[-1]), 1.0)
     xs = left + arrivals / span * (right - left)
     ys = base - latencies_ms / high * height
@@ -212,11 +212,18 @@ def _draw_pace(pace: Mapping[str, Any], canvas: Canvas, top: float, height: int)
         element("path", d=f"M{x - 3:.1f},{base - 8:.1f}l6,6m0,-6l-6,6", class_="drop") for x in xs[~done]
     ]
     seconds = span / 1e9
-    ticks = [(left, "0 s"), (right, f"{seconds:.3g} s")]
+    ticks = [(left, "0"), (right, f"{seconds:.3g} s")]
+    peak = float(latencies_ms.max())
+    marks = [(base, "0 ms"), (base - peak / high * height, f"{format_ms(peak)} ms")]
+    names = [
+        element("text", text, x=at(left - 6), y=at(y + 4), class_="tick", text_anchor="end")
+        for y, text in marks
+    ]
     return element(
         "g",
-        draw_x_axis(ticks, top, base, (left + right) / 2, ""),
+        draw_x_axis(ticks, top, base),
         element("line", x1=left, x2=right, y1=at(base), y2=at(base), class_="axis"),
+        *names,
         element("line", x1=left, x2=right, y1=at(limit), y2=at(limit), class_="limit"),
         element("text", f"deadline {deadline:.3g} ms", x=at(left + 4), y=at(limit - 4), class_="tick"),
         *dots,

@@ -41,13 +41,13 @@ def build_paced_table(report: Mapping[str, Any]) -> Table:
     """Return one row a build and pace: latency from arrival, misses with their bound, drops, mask age."""
     columns = (
         "Build",
-        "Frames a second",
+        "fps",
         "p50 ms",
         "p99 ms",
         "max ms",
         "Deadline ms",
         "Missed",
-        "Miss rate, 95 % bound",
+        "Rate up to",
         "Longest run",
         "Dropped",
         "Mask age p50 ms",
@@ -109,10 +109,21 @@ def build_stage_table(report: Mapping[str, Any]) -> Table:
 
 
 def build_energy_table(report: Mapping[str, Any]) -> Table:
-    """Return one row a build: energy of a frame, all of it and the part above idle, and its source."""
+    """Return one row a build: energy of a frame, all of it and the part above idle; none without a meter."""
     columns = ("Build", "mJ a frame", "mJ above idle", "Mean W", "Idle W", "Source", "Covers")
-    rows = tuple(_build_energy_row(result["name"], result.get("energy")) for result in report["results"])
+    rows = tuple(
+        _build_energy_row(result["name"], result["energy"])
+        for result in report["results"]
+        if isinstance(result.get("energy"), Mapping)
+    )
     return Table("Energy of a frame, from a loop of its own", columns, rows)
+
+
+def describe_missing_energy(report: Mapping[str, Any]) -> str | None:
+    """Return the sentence for a machine whose energy was not measured, None where some was."""
+    if any(isinstance(result.get("energy"), Mapping) for result in report["results"]):
+        return None
+    return "energy of a frame: not measured, no meter (INA3221, tegrastats, NVML, RAPL) can be read here"
 
 
 def list_scenarios(report: Mapping[str, Any], kind: str) -> list[tuple[str, Mapping[str, Any]]]:
@@ -125,9 +136,7 @@ def list_scenarios(report: Mapping[str, Any], kind: str) -> list[tuple[str, Mapp
     ]
 
 
-def _build_energy_row(name: str, energy: object) -> tuple[str, ...]:
-    if not isinstance(energy, Mapping):
-        return (name, *[NOT_MEASURED] * 4, "no meter can be read here", "–")
+def _build_energy_row(name: str, energy: Mapping[str, Any]) -> tuple[str, ...]:
     above, idle = energy["joules_a_frame_above_idle"], energy["idle_w"]
     return (
         name,
@@ -141,4 +150,4 @@ def _build_energy_row(name: str, energy: object) -> tuple[str, ...]:
 
 
 def _format_rate(value: float | None) -> str:
-    return NOT_MEASURED if value is None else f"≤ {value:.2%}"
+    return NOT_MEASURED if value is None else f"{value:.2%}"

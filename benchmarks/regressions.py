@@ -1,8 +1,8 @@
 """When is a value worse than its baseline? One rule a kind of quantity, each with its noise in mind.
 
 Scores are exact on their data, so any loss beyond the margin counts. A median latency is judged by the
-interval of its ratio, from batch means, because neighbouring samples are alike. Tails and missed deadlines belong to
-the machine as much as to the engine: they are judged only where both runs were undisturbed.
+interval of its ratio, from batch means, because neighbouring samples are alike. Tails and missed deadlines
+belong to the machine as much as to the engine: they are judged only where both runs were undisturbed.
 """
 
 from __future__ import annotations

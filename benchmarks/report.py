@@ -19,11 +19,12 @@ from edgekd.benchmarks.latency_tables import (
     build_paced_table,
     build_stage_table,
     build_throughput_table,
+    describe_missing_energy,
 )
 from edgekd.benchmarks.overlays import Color, Overlay
 from edgekd.benchmarks.report_cells import build_cells, list_tradeoff
 from edgekd.benchmarks.report_gallery import build_gallery
-from edgekd.benchmarks.report_verdict import choose_mood, describe_gate
+from edgekd.benchmarks.report_verdict import choose_mood, describe_gate, describe_speed
 from edgekd.tables import Table
 
 REPORT_FILE = "report.html"
@@ -146,8 +147,9 @@ def _build_verdict(
     mood, headline, details = describe_gate(parity, gate_note)
     if (latency or {}).get("interrupted"):
         details.append("Interrupted: this page shows what was measured until then.")
+    details += describe_speed(latency)
     if any(one["warnings"] for one in (latency or {}).get("results", ())):
-        details.append("There are reasons to doubt the latencies: see there.")
+        details.append("There are reasons to doubt the latencies: they stand beside them.")
     items = [element("li", text) for text in details]
     return element(
         "section",
@@ -236,6 +238,8 @@ def _build_latency(latency: Mapping[str, Any]) -> Html:
         parts += [element("h3", "Stages"), draw_stages(results), _show(stages)]
     others = (build_throughput_table(latency), build_energy_table(latency))
     parts += [_show(table) for table in others if table.rows]
+    missing = describe_missing_energy(latency)
+    parts += [element("p", f"{missing[0].upper()}{missing[1:]}.", class_="note")] if missing else []
     parts += [_show(tables.build_skipped_table(latency))] if latency["skipped"] else []
     return _build_section("Latency", *parts)
 

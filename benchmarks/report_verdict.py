@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from edgekd.tables import format_ms
+
 Mood = Literal["good", "bad", "open"]
 
 
@@ -35,6 +37,24 @@ def describe_gate(parity: Mapping[str, Any] | None, note: str | None = None) -> 
     if conclusions == {"inconclusive"}:
         return "open", "Parity is undecided, which counts as failed", reasons
     return "bad", "Parity failed", reasons or ["At least one build does not do what the student did."]
+
+
+def describe_speed(latency: Mapping[str, Any] | None) -> list[str]:
+    """Return a sentence on the fastest build, and one on its frames in time at each pace."""
+    timed = [one for one in (latency or {}).get("results", ()) if one["percentiles_ms"]["p50"] is not None]
+    if not timed:
+        return []
+    fastest = min(timed, key=lambda one: one["percentiles_ms"]["p50"])
+    name, found = fastest["name"], list[str]()
+    median = format_ms(fastest["percentiles_ms"]["p50"])
+    found.append(f"{name} is the fastest: half of the frames take at most {median} ms.")
+    for one in fastest.get("scenarios", ()):
+        if one["scenario"] == "paced" and one["miss_rate_upper"] is not None:
+            found.append(
+                f"At {one['fps']:g} frames a second {one['missed']} of {one['num_frames']} miss "
+                f"{one['deadline_ms']:.3g} ms: at most {one['miss_rate_upper']:.1%}, with 95 % confidence."
+            )
+    return found
 
 
 def choose_mood(result: Mapping[str, Any]) -> Mood:

@@ -121,7 +121,9 @@ def show_acceptance(report: AcceptanceReport) -> Answer:
         shown.append(tables.build_skipped_table(content))
     doubts = [f"{name}: {text}" for name, result in measured.results for text in result.warnings]
     gate = content["gate"]
-    lines = [f"frames timed: {measured.frames}", *doubts, f"gate: {gate['note']}", gate["verdict"]]
+    missing = latency_tables.describe_missing_energy(content)
+    facts = [f"frames timed: {measured.frames}", *([missing] if missing else [])]
+    lines = [*facts, *doubts, f"gate: {gate['note']}", gate["verdict"]]
     exit_code = INTERRUPTED if report.interrupted else int(not report.passed)
     return Answer(content, shown, lines, exit_code)
 
