@@ -196,6 +196,7 @@ def _draw_pace(pace: Mapping[str, Any], left: float, right: float, top: float, h
     limit = base - deadline / high * height
     step = max(1, len(xs) // MAX_POINTS)
     late = done & (latencies_ms > deadline)
+    large = 3 if late.sum() < 100 else 1.6
     # Of many frames in time some are enough; each that was late or dropped is drawn.
     shown = [index for index in range(len(xs)) if done[index] and (late[index] or index % step == 0)]
     dots = [
@@ -203,7 +204,7 @@ def _draw_pace(pace: Mapping[str, Any], left: float, right: float, top: float, h
             "circle",
             cx=at(float(xs[index])),
             cy=at(float(ys[index])),
-            r=3 if late[index] else 1.6,
+            r=large if late[index] else 1.6,
             class_="late" if late[index] else "series-0",
         )
         for index in shown

@@ -2,7 +2,8 @@
 
 Scores are exact on their data, so any loss beyond the margin counts. A median latency is judged by the
 interval of its ratio, from batch means, because neighbouring samples are alike. Tails and missed deadlines
-belong to the machine as much as to the engine: they are judged only where both runs were undisturbed.
+belong to the machine as much as to the engine: they are judged only where both runs were undisturbed. Where
+one was not, a median counts as moved only if the fastest tenth of the samples moved with it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ ACC_PART = 0.2
 """Acc counts the background too, so its margin is a fifth of the others', as in the gate."""
 TAIL_FACTOR = 2.0
 """A p99 may move by so many times the slowdown accepted: it is known less well than a median."""
+FLOOR_PART = 0.1
+"""The quantile that must have moved as well where a run was disturbed."""
 _T_18 = 1.734
 """Student's t, 95 % one-sided, 18 degrees of freedom: ten batches on each side."""
 
@@ -74,7 +77,12 @@ def judge_quantity(
         log_ratio = math.log(after.value / before.value) if before.value > 0 < after.value else 0.0
         return _order(log_ratio if unit == "1/s" else -log_ratio, math.log1p(limits.max_slowdown))
     if unit == "ms" and quantity == "p50":
-        return _judge_latency(before, after, 0.5, limits.max_slowdown)
+        verdict = _judge_latency(before, after, 0.5, limits.max_slowdown)
+        if quiet or verdict == "same":
+            return verdict
+        # A slower engine is slower in its best moments too; a neighbour leaves these alone.
+        floor = _judge_latency(before, after, FLOOR_PART, limits.max_slowdown)
+        return verdict if floor == verdict else "same"
     if unit == "ms" and quantity == "p99" and quiet:
         return _judge_latency(before, after, 0.99, TAIL_FACTOR * limits.max_slowdown)
     return "not judged"
@@ -107,7 +115,7 @@ def _judge_latency(before: Quantity, after: Quantity, part: float, accepted: flo
 
 def _estimate_log_quantile(samples_ns: Sequence[int], part: float) -> tuple[float, float] | None:
     size = len(samples_ns) // NUM_BATCHES
-    if size < 1 / (1 - part) or measure_instability(samples_ns) is None:
+    if size < 1 / min(part, 1 - part) or measure_instability(samples_ns) is None:
         return None
     batches = np.asarray(samples_ns[: size * NUM_BATCHES], np.float64).reshape(NUM_BATCHES, size)
     logs = np.log(np.maximum(np.quantile(batches, part, axis=1), 1.0))

@@ -150,6 +150,16 @@ def test_each_quantity_has_its_rule(
     assert judge_quantity(quantity, unit, before, after, Limits(), quiet=quiet) == verdict
 
 
+def test_median_that_a_neighbour_moved_is_not_the_engine() -> None:
+    before = make_quantity(1e6, 0.02)
+    samples = np.array(before.samples_ns)
+    samples[np.arange(1000) % 10 >= 3] *= 2
+    after = Quantity(2.0, tuple(samples.tolist()))
+    assert judge_quantity("p50", "ms", before, after, Limits(), quiet=False) == "same"
+    assert judge_quantity("p50", "ms", before, after, Limits(), quiet=True) == "worse"
+    assert judge_quantity("p50", "ms", after, before, Limits(), quiet=False) == "same"
+
+
 def test_tail_is_judged_on_quiet_machines_only() -> None:
     before = make_quantity(1e6, 0.01, 2000)
     samples = np.array(before.samples_ns)
