@@ -127,10 +127,8 @@ def measure_paced(
                 starts_ns[index], ends_ns[index] = start - begin, end - begin
     except KeyboardInterrupt:
         interrupted = True
-        # What still waited was neither finished nor dropped: it is as if it had not arrived.
-        count = min(queue, default=arrived)
-        if count > 0 and ends_ns[count - 1] == NEVER:
-            count = _find_last_finished(ends_ns) + 1
+        # What was in work or waiting was neither finished nor dropped: it is as if it had not arrived.
+        count = _find_last_finished(ends_ns) + 1
     return PacedResult(
         fps=config.fps,
         jitter=config.jitter,
