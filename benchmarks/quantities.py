@@ -25,7 +25,7 @@ class Quantity:
 
     Attributes:
         value: None where it was not measured.
-        samples_ns: what a latency was taken from.
+        samples_ns: what a latency was taken from; of a throughput, what its queries took.
         events, trials: what a rate was taken from.
     """
 
@@ -115,7 +115,8 @@ def _list_latencies(content: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str
         yield (name, f"{one['name']}: missed", "rate"), missed
     for kind in ("multi-stream", "offline"):
         for name, one in list_scenarios(content, kind):
-            yield (name, f"{one['name']}: frames a second", "1/s"), Quantity(one["frames_per_second"])
+            rate = Quantity(one["frames_per_second"], tuple(one["samples_ns"]))
+            yield (name, f"{one['name']}: frames a second", "1/s"), rate
 
 
 def _list_scores(result: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str, Unit], Quantity]]:

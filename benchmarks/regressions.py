@@ -73,16 +73,11 @@ def judge_quantity(
         return _order(after.value - before.value, limit)
     if unit == "rate":
         return _judge_rate(before, after) if quiet else "not judged"
-    if unit in ("1/s", "mJ"):
+    if unit == "mJ":
         log_ratio = math.log(after.value / before.value) if before.value > 0 < after.value else 0.0
-        return _order(log_ratio if unit == "1/s" else -log_ratio, math.log1p(limits.max_slowdown))
-    if unit == "ms" and quantity == "p50":
-        verdict = _judge_latency(before, after, 0.5, limits.max_slowdown)
-        if quiet or verdict == "same":
-            return verdict
-        # A slower engine is slower in its best moments too; a neighbour leaves these alone.
-        floor = _judge_latency(before, after, FLOOR_PART, limits.max_slowdown)
-        return verdict if floor == verdict else "same"
+        return _order(-log_ratio, math.log1p(limits.max_slowdown))
+    if unit == "1/s" or (unit == "ms" and quantity == "p50"):
+        return _judge_median(before, after, limits.max_slowdown, quiet)
     if unit == "ms" and quantity == "p99" and quiet:
         return _judge_latency(before, after, 0.99, TAIL_FACTOR * limits.max_slowdown)
     return "not judged"
@@ -100,6 +95,15 @@ def estimate_ratio(
         return None
     (log_before, error_before), (log_after, error_after) = sides[0], sides[1]
     return log_after - log_before, _T_18 * math.hypot(error_before, error_after)
+
+
+def _judge_median(before: Quantity, after: Quantity, accepted: float, quiet: bool) -> Verdict:
+    verdict = _judge_latency(before, after, 0.5, accepted)
+    if quiet or verdict in ("same", "not judged"):
+        return verdict
+    # A slower engine is slower in its best moments too; a neighbour leaves these alone.
+    floor = _judge_latency(before, after, FLOOR_PART, accepted)
+    return verdict if floor == verdict else "same"
 
 
 def _judge_latency(before: Quantity, after: Quantity, part: float, accepted: float) -> Verdict:
