@@ -15,24 +15,37 @@ import typer
 import edgekd
 from edgekd.console import Answer, answer_with, print_notice, run_app
 from edgekd.options import (
+    BatchOption,
     BatchSizeOption,
     BundleArgument,
     ConfigOption,
     DataArgument,
     DataOption,
+    DeadlineOption,
     DeviceOption,
     DevicesOption,
+    DropOption,
     EpochsOption,
+    FpsOption,
     ImageSizeOption,
+    JitterOption,
     LearningRateOption,
+    MaxSecondsOption,
+    MinQueriesOption,
+    MinSecondsOption,
     NodesOption,
     OutOption,
     PrecisionOption,
     PrecisionsOption,
     PrecisionTrainOption,
+    QueueOption,
+    ReferenceOption,
     ResumeOption,
     RunOption,
+    ScenariosOption,
     SeedOption,
+    StabilityOption,
+    StreamsOption,
     TargetsOption,
     ThreadsOption,
     TrainingSeedOption,
@@ -338,50 +351,85 @@ def parity(
 def benchmark(
     bundle: BundleArgument = None,
     data: DataOption = None,
+    reference: ReferenceOption = None,
     target: TargetsOption = None,
     precision: PrecisionOption = None,
     device: DeviceOption = None,
     threads: ThreadsOption = None,
-    min_queries: Annotated[int, typer.Option(min=1, help="Frames timed at least.")] = 200,
-    min_seconds: Annotated[float, typer.Option(min=0, help="Seconds timed at least.")] = 3.0,
+    gate: Annotated[bool, typer.Option("--gate/--no-gate", help="Judge the engines too.")] = True,
+    min_queries: MinQueriesOption = 200,
+    min_seconds: MinSecondsOption = 3.0,
+    stability: StabilityOption = None,
+    max_seconds: MaxSecondsOption = 60.0,
+    scenario: ScenariosOption = None,
+    streams: StreamsOption = 4,
+    batch: BatchOption = 8,
+    fps: FpsOption = None,
+    jitter: JitterOption = 0.0,
+    queue: QueueOption = 2,
+    drop: DropOption = "oldest",
+    deadline_ms: DeadlineOption = None,
     out: OutOption = None,
+    seed: SeedOption = 0,
     quiet: bool = False,
 ) -> Answer:
-    """Measure latency: load, first inference, steady state, stages; all samples kept.
+    """Judge and time the engines: parity, load, first frame, steady state, frames in time, energy.
 
-    Example: edgekd benchmark BUNDLE --target openvino --out latency
+    With --data and a recording of the student the gate is the full one, else agreement on golden frames.
+    Exits 1 where it says no. Ctrl-C keeps what was measured.
+
+    Example: edgekd benchmark BUNDLE --data DATA --reference reference.npz --fps 30 --out report
     """
-    from edgekd.answers import show_latency
-    from edgekd.benchmarks import run_benchmark
+    from edgekd.answers import show_acceptance
+    from edgekd.benchmarks import PaceConfig, ScenarioConfig, StopRule, run_acceptance
 
     chosen = _choose_bundle(bundle, quiet)
-    report = run_benchmark(
+    paces = tuple(
+        PaceConfig(rate, jitter, queue, drop, deadline_ms, seed)  # type: ignore[arg-type]
+        for rate in fps or (30.0,)
+    )
+    report = run_acceptance(
         chosen,
         data=data,
+        reference=reference,
         targets=target,
         precision=precision,
         device=device,
         threads=threads,
-        min_queries=min_queries,
-        min_seconds=min_seconds,
+        rule=StopRule(min_queries, min_seconds, stability, max_seconds),
+        scenarios=ScenarioConfig(tuple(scenario or ("single-stream", "paced")), streams, batch, paces),
+        gate=gate,
+        seed=seed,
         out=out,
         quiet=quiet,
     )
-    return show_latency(report)
+    return show_acceptance(report)
 
 
 @_register(app, "compare", DEPLOYMENT)
 def compare(
-    reports: Annotated[list[Path], typer.Argument(help="Result folders or JSON files.")],
+    reports: Annotated[
+        list[Path], typer.Argument(help="Result folders or JSON files, the first is the baseline.")
+    ],
+    max_drop: Annotated[
+        float, typer.Option(min=0, max=1, help="Loss of Dice, mIoU or kappa accepted; of Acc a fifth.")
+    ] = 0.005,
+    max_slowdown: Annotated[
+        float, typer.Option(min=0, help="Slowdown accepted, as a part of the baseline.")
+    ] = 0.10,
+    out: OutOption = None,
 ) -> Answer:
-    """Put reports of several devices or releases side by side.
+    """Put reports of several devices or releases side by side; exits 1 where one is worse than the first.
 
-    Example: edgekd compare cart-a/ cart-b/
+    Example: edgekd compare release-1/ release-2/ --out change
     """
     from edgekd.answers import show_comparison
-    from edgekd.benchmarks import compare_reports
+    from edgekd.benchmarks import compare_reports, write_comparison
 
-    return show_comparison(compare_reports(reports))
+    comparison = compare_reports(reports, max_drop=max_drop, max_slowdown=max_slowdown)
+    if out is not None:
+        write_comparison(out, comparison)
+    return show_comparison(comparison)
 
 
 @_register(app, "predict", DEPLOYMENT)

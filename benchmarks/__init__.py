@@ -1,28 +1,37 @@
 """Judging engines on the device: latency, parity, reports, comparison, prediction. Never torch."""
 
-from edgekd.benchmarks.benchmark import BenchmarkReport, run_benchmark, write_benchmark
-from edgekd.benchmarks.compare import Comparison, compare_reports
+from edgekd.benchmarks.acceptance import AcceptanceReport, run_acceptance
+from edgekd.benchmarks.benchmark import BenchmarkReport, run_benchmark
+from edgekd.benchmarks.compare import Comparison, compare_reports, write_comparison
 from edgekd.benchmarks.environment import describe_conditions, describe_environment
 from edgekd.benchmarks.gallery import draw_golden
 from edgekd.benchmarks.gate import run_parity
 from edgekd.benchmarks.golden import GoldenResult, compare_golden
-from edgekd.benchmarks.latency import LatencyResult, measure_latency
+from edgekd.benchmarks.latency import measure_latency
+from edgekd.benchmarks.latency_result import LatencyResult
 from edgekd.benchmarks.overlays import Overlay, draw_overlay, list_legend
+from edgekd.benchmarks.pacing import PaceConfig
 from edgekd.benchmarks.parity import ParityResult, compare_recordings
 from edgekd.benchmarks.parity_report import ParityReport, write_parity
 from edgekd.benchmarks.predict import PredictionReport, predict_folder, run_prediction
 from edgekd.benchmarks.recording import record_segmenter
 from edgekd.benchmarks.report import write_report
+from edgekd.benchmarks.scenarios import ScenarioConfig
+from edgekd.benchmarks.stopping import StopRule
 
 __all__ = [
+    "AcceptanceReport",
     "BenchmarkReport",
     "Comparison",
     "GoldenResult",
     "LatencyResult",
     "Overlay",
+    "PaceConfig",
     "ParityReport",
     "ParityResult",
     "PredictionReport",
+    "ScenarioConfig",
+    "StopRule",
     "compare_golden",
     "compare_recordings",
     "compare_reports",
@@ -34,10 +43,11 @@ __all__ = [
     "measure_latency",
     "predict_folder",
     "record_segmenter",
+    "run_acceptance",
     "run_benchmark",
     "run_parity",
     "run_prediction",
-    "write_benchmark",
+    "write_comparison",
     "write_parity",
     "write_report",
 ]

@@ -1,4 +1,4 @@
-"""Latency of a bundle's builds on real frames, written down with everything needed to doubt it."""
+"""Latency of a bundle's builds on real frames, with everything needed to doubt it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy.typing as npt
 
-from edgekd.atomic import check_output_is_new, staged_folder, write_text_atomic
-from edgekd.benchmarks import tables
 from edgekd.benchmarks.environment import describe_environment
-from edgekd.benchmarks.latency import LatencyResult, measure_latency
-from edgekd.benchmarks.report import write_report
-from edgekd.benchmarks.result_files import write_result
+from edgekd.benchmarks.latency import measure_latency
+from edgekd.benchmarks.latency_result import LatencyResult
+from edgekd.benchmarks.power import PowerMeter, find_meter
+from edgekd.benchmarks.scenarios import ScenarioConfig
 from edgekd.benchmarks.selection import Choice, Skipped, choose_builds, format_command
+from edgekd.benchmarks.stopping import StopRule
 from edgekd.bundle import Bundle, read_golden
-from edgekd.data import find_cases, read_frame
-from edgekd.tables import format_markdown
+from edgekd.data import find_cases, hash_cases, read_frame
+from edgekd.errors import EdgeKDError
 
 MAX_DATA_FRAMES = 32
 """Frames of a data set that are cycled through: enough sizes and contents, still in memory."""
@@ -34,21 +34,25 @@ class BenchmarkReport:
         bundle: path of the bundle.
         manifest_sha256: of its manifest.
         frames: what was segmented, in words.
+        frames_sha256: of the files they came from, or of the golden frames' file.
         results: name of the build and what it took, in the order measured.
         skipped: builds that did not run, with the reason.
         environment: the machine.
         command: the line that repeats it.
         interrupted: Ctrl-C ended it; what was measured until then is here.
+        fault: the error that ended it; what was measured until then is here.
     """
 
     bundle: str
     manifest_sha256: str
     frames: str
+    frames_sha256: str
     results: tuple[tuple[str, LatencyResult], ...]
     skipped: tuple[Skipped, ...]
     environment: dict[str, Any]
     command: str
     interrupted: bool
+    fault: EdgeKDError | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON values, all samples included."""
@@ -56,7 +60,9 @@ class BenchmarkReport:
             "bundle": self.bundle,
             "manifest_sha256": self.manifest_sha256,
             "frames": self.frames,
+            "frames_sha256": self.frames_sha256,
             "interrupted": self.interrupted,
+            "fault": None if self.fault is None else str(self.fault),
             "results": [{"name": name, **result.to_dict()} for name, result in self.results],
             "skipped": [dataclasses.asdict(one) for one in self.skipped],
             "environment": self.environment,
@@ -72,16 +78,16 @@ def run_benchmark(
     precision: str | None = None,
     device: str | None = None,
     threads: int | None = None,
-    min_queries: int = 200,
-    min_seconds: float = 3.0,
+    rule: StopRule | None = None,
     num_warmup: int = 20,
-    out: Path | None = None,
+    scenarios: ScenarioConfig | None = None,
     cache: Path | None = None,
     quiet: bool = False,
 ) -> BenchmarkReport:
     """Measure builds of a bundle one after another.
 
-    Ctrl-C ends the measurement and keeps what is there: the report says ``interrupted``.
+    Ctrl-C, or an engine that fails, ends the measurement and keeps what is there; see the report's
+    ``interrupted`` and ``fault``.
 
     Args:
         bundle: an opened bundle or its path.
@@ -89,108 +95,141 @@ def run_benchmark(
         targets: builds to measure, also ``null`` and ``scripted``; empty takes every build that can run here.
         precision, device: narrow the builds; None takes all, each on its own device.
         threads: processor threads of the engines; None leaves it to them.
-        min_queries, min_seconds, num_warmup: see ``measure_latency``.
-        out: new folder for ``benchmark.json``, ``benchmark.md`` and ``report.html``; None writes nothing.
+        rule, num_warmup, scenarios: see ``measure_latency``.
         cache: where an engine may keep compiled code.
         quiet: no notice before each build.
 
     Raises:
-        UsageError: ``out`` exists, or minima that cannot be meant.
+        UsageError: minima or scenarios that cannot be meant.
         InputError: no data, or a frame the bundle cannot take.
         MachineError: a named target cannot run here, or no build can.
+        EdgeKDError: the first build failed.
         KeyboardInterrupt: Ctrl-C came before any build was measured.
     """
-    if out is not None:
-        check_output_is_new(out)
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    options = {"data": data, "target": targets, "precision": precision, "device": device, "threads": threads}
-    options |= {"min-queries": min_queries, "min-seconds": min_seconds}
+    limits, chosen = rule or StopRule(), scenarios or ScenarioConfig()
+    limits.check()
+    chosen.check()
     choices, skipped = choose_builds(opened, targets or (), precision, device, allow_probes=True)
-    frames, description = _gather_frames(opened, data)
-    results: list[tuple[str, LatencyResult]] = []
-    interrupted = False
-    for choice in choices:
-        if not quiet:
-            _announce(choice, min_queries, min_seconds)
-        try:
-            result = measure_latency(
-                functools.partial(choice.load, opened, cache, threads),
-                frames,
-                min_queries=min_queries,
-                min_seconds=min_seconds,
-                num_warmup=num_warmup,
-            )
-        except KeyboardInterrupt:
-            if not results:
-                raise
-            interrupted = True
-            break
-        results.append((choice.name, result))
-        if result.interrupted:
-            interrupted = True
-            break
-    report = BenchmarkReport(
+    frames, description, digest = _gather_frames(opened, data)
+    series = _Series(opened, frames, limits, num_warmup, chosen, cache, threads, quiet)
+    series.measure(choices)
+    return BenchmarkReport(
         bundle=str(opened.path),
         manifest_sha256=opened.manifest_sha256,
         frames=description,
-        results=tuple(results),
-        skipped=(*skipped, *_list_unreached(choices[len(results) :])),
+        frames_sha256=digest,
+        results=tuple(series.results),
+        skipped=(*skipped, *series.list_unreached(choices)),
         environment=describe_environment(),
-        command=format_command("benchmark", opened.path, options),
-        interrupted=interrupted,
+        command=_format_command(opened.path, data, targets, precision, device, threads, limits, chosen),
+        interrupted=series.interrupted,
+        fault=series.fault,
     )
-    if out is not None:
-        write_benchmark(out, report)
-    return report
 
 
-def write_benchmark(out: Path, report: BenchmarkReport) -> None:
-    """Write ``benchmark.json``, ``benchmark.md`` and ``report.html`` into a new folder, all or nothing.
+@dataclasses.dataclass
+class _Series:
+    """Builds measured in turn, until all are done, Ctrl-C comes or one fails."""
 
-    Raises:
-        UsageError: ``out`` exists.
-        MachineError: the disk is full.
-    """
-    content = report.to_dict()
-    stages = tables.build_stage_table(content)
-    shown = [
-        tables.build_latency_table(content),
-        *([stages] if stages.rows else []),
-        *([tables.build_skipped_table(content)] if report.skipped else []),
-        tables.build_environment_table(report.environment),
-    ]
-    warnings = [f"- {name}: {text}" for name, result in report.results for text in result.warnings]
-    with staged_folder(out) as folder:
-        write_result(folder, "benchmark", content)
-        lines = [
-            f"# Latency of {report.bundle}\n",
-            f"Frames: {report.frames}.\n",
-            *map(format_markdown, shown),
+    bundle: Bundle
+    frames: Sequence[npt.NDArray[Any]]
+    rule: StopRule
+    num_warmup: int
+    scenarios: ScenarioConfig
+    cache: Path | None
+    threads: int | None
+    quiet: bool
+    results: list[tuple[str, LatencyResult]] = dataclasses.field(default_factory=list)
+    interrupted: bool = False
+    fault: EdgeKDError | None = None
+
+    def measure(self, choices: Sequence[Choice]) -> None:
+        meter = find_meter()
+        try:
+            for choice in choices:
+                self._announce(choice)
+                result = self._measure_one(choice, meter)
+                self.results.append((choice.name, result))
+                if result.interrupted:
+                    self.interrupted = True
+                    break
+        except KeyboardInterrupt:
+            if not self.results:
+                raise
+            self.interrupted = True
+        except EdgeKDError as error:
+            if not self.results:
+                raise
+            self.fault = error
+        finally:
+            if meter is not None:
+                meter.close()
+
+    def list_unreached(self, choices: Sequence[Choice]) -> list[Skipped]:
+        """Return the builds that were not measured: the one that failed, and those behind it."""
+        missing = [choice.name for choice in choices[len(self.results) :]]
+        if self.fault is None:
+            return [Skipped(name, "interrupted before it was measured") for name in missing]
+        first, *others = missing
+        return [
+            Skipped(first, f"failed: {self.fault}"),
+            *(Skipped(name, f"not reached after {first} failed") for name in others),
         ]
-        if warnings:
-            lines += ["## Reasons to doubt the numbers\n", *warnings, ""]
-        write_text_atomic(folder / "benchmark.md", "\n".join(lines))
-        write_report(
-            folder,
-            title=f"Latency of {Path(report.bundle).name}",
-            latency=content,
-            environment=report.environment,
-            commands=[report.command],
+
+    def _measure_one(self, choice: Choice, meter: PowerMeter | None) -> LatencyResult:
+        return measure_latency(
+            functools.partial(choice.load, self.bundle, self.cache, self.threads),
+            self.frames,
+            min_queries=self.rule.min_queries,
+            min_seconds=self.rule.min_seconds,
+            stability=self.rule.stability,
+            max_seconds=self.rule.max_seconds,
+            num_warmup=self.num_warmup,
+            scenarios=self.scenarios,
+            meter=meter,
         )
 
+    def _announce(self, choice: Choice) -> None:
+        if not self.quiet:
+            names = ", ".join(["stages", *(name for name in self.scenarios.names if name != "single-stream")])
+            rule = self.rule
+            sys.stderr.write(
+                f"measuring {choice.name}: single stream, {names}; each at least {rule.min_seconds:g} s\n"
+            )
 
-def _gather_frames(bundle: Bundle, data: Path | None) -> tuple[list[npt.NDArray[Any]], str]:
+
+def _gather_frames(bundle: Bundle, data: Path | None) -> tuple[list[npt.NDArray[Any]], str, str]:
     if data is None:
         frames = list(read_golden(bundle).frames)
-        return frames, f"{len(frames)} golden frames of the bundle"
+        digest = bundle.manifest.files["golden.npz"].sha256
+        return frames, f"{len(frames)} golden frames of the bundle", digest
     cases = find_cases(data).cases[:MAX_DATA_FRAMES]
     frames = [read_frame(case.image, bundle.manifest.preprocess) for case in cases]
-    return frames, f"the first {len(frames)} frames of {data}"
+    return frames, f"the first {len(frames)} frames of {data}", hash_cases(cases)
 
 
-def _list_unreached(choices: Sequence[Choice]) -> list[Skipped]:
-    return [Skipped(choice.name, "interrupted before it was measured") for choice in choices]
-
-
-def _announce(choice: Choice, min_queries: int, min_seconds: float) -> None:
-    sys.stderr.write(f"measuring {choice.name}: twice at least {min_queries} queries and {min_seconds:g} s\n")
+def _format_command(
+    bundle: Path,
+    data: Path | None,
+    targets: Sequence[str] | None,
+    precision: str | None,
+    device: str | None,
+    threads: int | None,
+    rule: StopRule,
+    scenarios: ScenarioConfig,
+) -> str:
+    options: dict[str, object] = {"data": data, "target": targets, "precision": precision, "device": device}
+    options |= {"threads": threads, "min-queries": rule.min_queries, "min-seconds": rule.min_seconds}
+    if rule.stability is not None:
+        options |= {"stability": rule.stability, "max-seconds": rule.max_seconds}
+    options["scenario"] = list(scenarios.names)
+    if "offline" in scenarios.names:
+        options["batch"] = scenarios.batch
+    if "multi-stream" in scenarios.names:
+        options["streams"] = scenarios.streams
+    if "paced" in scenarios.names:
+        pace = scenarios.paces[0]
+        options |= {"fps": [f"{one.fps:g}" for one in scenarios.paces], "jitter": pace.jitter}
+        options |= {"queue": pace.queue, "drop": pace.drop, "deadline-ms": pace.deadline_ms}
+    return format_command("benchmark", bundle, options)

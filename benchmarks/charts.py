@@ -1,8 +1,4 @@
-"""Three charts as inline SVG: latency distributions, stages, and differences against their margins.
-
-They are drawn here because the device side has no plotting library, and the report must be whole there too.
-Colours come from the page's style sheet, so that charts follow light and dark.
-"""
+"""Charts of stages, of accuracy against latency, and of differences against their margins."""
 
 from __future__ import annotations
 
@@ -10,38 +6,20 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgekd.benchmarks.html import Html, element, escape
+from edgekd.benchmarks.chart_parts import (
+    Canvas,
+    LogScale,
+    at,
+    build_chart,
+    draw_legend,
+    draw_x_axis,
+    draw_y_axis,
+    spread_labels,
+    spread_range,
+)
+from edgekd.benchmarks.html import Html, element
 from edgekd.benchmarks.tables import METRIC_NAMES
 from edgekd.tables import format_ms
-
-WIDTH, LABEL_WIDTH, RIGHT_PAD = 760, 190, 40
-NUM_BINS = 72
-_PLOT_WIDTH = WIDTH - LABEL_WIDTH - RIGHT_PAD
-
-
-def draw_distributions(results: Sequence[Mapping[str, Any]]) -> Html:
-    """Draw one histogram a build on a common logarithmic axis, with p50, p90 and p99 marked.
-
-    Args:
-        results: entries of a latency report, with ``name``, ``samples_ns`` and ``percentiles_ms``.
-    """
-    lanes = [result for result in results if result["samples_ns"]]
-    if not lanes:
-        return element("p", "No samples were taken.")
-    low = min(min(result["samples_ns"]) for result in lanes) / 1e6
-    high = max(max(result["samples_ns"]) for result in lanes) / 1e6
-    low, high = max(low, 1e-6) * 0.95, high * 1.05
-    lane_height, top = 64, 6
-    axis_y = top + lane_height * len(lanes)
-    parts = [_draw_log_axis(low, high, top, axis_y)]
-    for index, result in enumerate(lanes):
-        parts.append(_draw_lane(result, low, high, top + index * lane_height, lane_height))
-    summary = "; ".join(
-        f"{one['name']} "
-        + ", ".join(f"{key} {format_ms(ms)} ms" for key, ms in one["percentiles_ms"].items())
-        for one in lanes
-    )
-    return _build_svg(axis_y + 40, "Latency distribution: " + summary, parts)
 
 
 def draw_stages(results: Sequence[Mapping[str, Any]]) -> Html:
@@ -56,33 +34,89 @@ def draw_stages(results: Sequence[Mapping[str, Any]]) -> Html:
         return element("p", "No stages were measured.")
     names = list(dict.fromkeys(stage for stages in bars.values() for stage in stages))
     longest = max(sum(stages.values()) for stages in bars.values()) or 1e-6
-    row_height, top = 34, 34
-    parts = [_draw_legend(names)]
-    for row, (name, stages) in enumerate(bars.items()):
-        y, x = top + row * row_height, float(LABEL_WIDTH)
-        parts.append(_draw_label(name, y + 17))
-        for stage, median_ms in stages.items():
-            width = median_ms / longest * (_PLOT_WIDTH - 40)
-            title = element("title", f"{name}, {stage}: {format_ms(median_ms)} ms")
-            parts.append(
-                element(
-                    "rect",
-                    title,
-                    x=_at(x),
-                    y=y,
-                    width=_at(width),
-                    height=24,
-                    class_=f"series-{names.index(stage) % 5}",
-                )
-            )
-            x += width
-        total = f"{format_ms(sum(stages.values()))} ms"
-        parts.append(element("text", total, x=_at(x + 6), y=y + 17, class_="value"))
+
+    def draw(canvas: Canvas) -> tuple[list[Html], float]:
+        legend, top = draw_legend(names, canvas)
+        row_height, parts = 36 + canvas.label_height, [legend]
+        unit = (canvas.plot_width - 46) / longest
+        for row, (name, stages) in enumerate(bars.items()):
+            y, x = top + row * row_height, float(canvas.gutter)
+            parts.append(canvas.draw_label(name, y, 26))
+            for stage, median_ms in stages.items():
+                title = element("title", f"{name}, {stage}: {format_ms(median_ms)} ms")
+                style = f"series-{names.index(stage) % 6}"
+                place = {"x": at(x), "y": y + canvas.label_height, "width": at(median_ms * unit)}
+                parts.append(element("rect", title, **place, height=26, class_=style))
+                x += median_ms * unit
+            total = f"{format_ms(sum(stages.values()))} ms"
+            parts.append(element("text", total, x=at(x + 6), y=y + canvas.label_height + 18, class_="value"))
+        return parts, top + row_height * len(bars) + 4
+
     summary = "; ".join(
         f"{name}: " + ", ".join(f"{stage} {format_ms(value)} ms" for stage, value in stages.items())
         for name, stages in bars.items()
     )
-    return _build_svg(top + row_height * len(bars) + 6, "Stages: " + summary, parts)
+    return build_chart(draw, "Stages: " + summary)
+
+
+def draw_tradeoff(points: Sequence[Mapping[str, Any]]) -> Html:
+    """Draw Dice over p50 latency, one point a build, with the interval of its difference to the student.
+
+    Args:
+        points: each with ``name``, ``p50_ms``, ``dice``, ``low`` and ``high`` (Dice, None where unknown) and
+            ``precision``.
+    """
+    if not points:
+        return element("p", "No build has both an accuracy and a latency.")
+    low, high = spread_range([one["p50_ms"] for one in points], least=2.0)
+    known = [value for one in points for value in (one["dice"], one["low"], one["high"]) if value is not None]
+    floor, ceiling = min(known), max(known)
+    room = max(0.15 * (ceiling - floor), 0.004)
+    floor, ceiling = floor - room, ceiling + room
+    precisions = list(dict.fromkeys(one["precision"] for one in points))
+
+    def draw(canvas: Canvas) -> tuple[list[Html], float]:
+        left, right = 4, canvas.width - 14
+        legend, top = draw_legend(precisions, canvas, start=4)
+        bottom = top + 220.0
+        scale = LogScale(low, high, left + 46, right - 10)
+        ticks = [(scale.place(tick), f"{tick:.3g}") for tick in scale.list_ticks(6)]
+        parts = [legend, draw_x_axis(ticks, top, bottom, (left + right) / 2, "p50 in ms, logarithmic")]
+
+        def place(value: float) -> float:
+            return bottom - (value - floor) / (ceiling - floor) * (bottom - top)
+
+        grid = _choose_steps(floor, ceiling)
+        parts.append(draw_y_axis([(place(value), f"{value:.3f}") for value in grid], left, right))
+        labels = spread_labels([place(one["dice"]) for one in points], 16)
+        for one, label_y in zip(points, labels, strict=True):
+            x, y, style = (
+                scale.place(one["p50_ms"]),
+                place(one["dice"]),
+                precisions.index(one["precision"]) % 6,
+            )
+            if one["low"] is not None and one["high"] is not None:
+                ends = {"y1": at(place(one["low"])), "y2": at(place(one["high"]))}
+                parts.append(element("line", x1=at(x), x2=at(x), **ends, class_=f"stroke-{style} interval"))
+            parts.append(element("circle", cx=at(x), cy=at(y), r=6, class_=f"series-{style} point"))
+            side = x > (left + right) / 2
+            anchor, shift = ("end", -11) if side else ("start", 11)
+            parts.append(
+                element(
+                    "text",
+                    one["name"],
+                    x=at(x + shift),
+                    y=at(label_y + 4),
+                    class_="label",
+                    text_anchor=anchor,
+                )
+            )
+        return parts, bottom + 42
+
+    summary = "; ".join(
+        f"{one['name']}: Dice {one['dice']:.4f} at {format_ms(one['p50_ms'])} ms" for one in points
+    )
+    return build_chart(draw, "Accuracy against latency: " + summary)
 
 
 def draw_differences(results: Sequence[Mapping[str, Any]]) -> Html:
@@ -99,145 +133,64 @@ def draw_differences(results: Sequence[Mapping[str, Any]]) -> Html:
     ]
     if not rows:
         return element("p", "No difference is defined.")
-    reach = 1.25
-    for _, _, difference, margin in rows:
-        ends = (
-            difference["interval_low"],
-            difference["interval_high"],
-            difference["lower"],
-            difference["delta"],
-        )
-        reach = max([reach, *(abs(end) / margin * 1.1 for end in ends if end is not None)])
-    reach = min(reach, 4.0)
-    row_height, top = 26, 8
-    axis_y = top + row_height * len(rows)
-    parts = [_draw_margin_axis(reach, top, axis_y)]
-    for index, (build, name, difference, margin) in enumerate(rows):
-        y = top + index * row_height + row_height // 2
-        parts.append(_draw_interval(f"{build} {METRIC_NAMES[name]}", difference, margin, reach, y))
+    reach = _find_reach(rows)
+
+    def draw(canvas: Canvas) -> tuple[list[Html], float]:
+        row_height, top = 26 + canvas.label_height, 8.0
+        bottom = top + row_height * len(rows)
+
+        def place(value: float | None, otherwise: float) -> float:
+            clipped = max(-reach, min(reach, otherwise if value is None else value))
+            return canvas.gutter + (clipped + reach) / (2 * reach) * canvas.plot_width
+
+        ticks = [
+            (place(tick, 0), f"{tick:+d}" if tick else "0") for tick in range(-4, 5) if abs(tick) <= reach
+        ]
+        middle = canvas.gutter + canvas.plot_width / 2
+        parts = [draw_x_axis(ticks, top, bottom, middle, "in units of the margin; left of -1 fails")]
+        limit = at(place(-1, 0))
+        parts.append(element("line", x1=limit, x2=limit, y1=at(top), y2=at(bottom), class_="limit"))
+        for index, (build, name, difference, margin) in enumerate(rows):
+            y = top + index * row_height
+            label = f"{build} {METRIC_NAMES[name]}"
+            parts.append(canvas.draw_label(label, y, 26))
+            scaled = {
+                key: None if difference[key] is None else difference[key] / margin
+                for key in ("interval_low", "interval_high", "lower", "delta")
+            }
+            ends = place(scaled["interval_low"], -reach), place(scaled["interval_high"], reach)
+            marks = place(scaled["lower"], -reach), place(scaled["delta"], 0.0)
+            parts.append(_draw_interval(ends, marks, y + canvas.label_height + 13))
+        return parts, bottom + 42
+
     summary = "; ".join(f"{build} Δ{METRIC_NAMES[name]} {one['delta']:+.5f}" for build, name, one, _ in rows)
-    return _build_svg(axis_y + 42, "Differences to the student: " + summary, parts)
+    return build_chart(draw, "Differences to the student: " + summary)
 
 
-def _draw_lane(result: Mapping[str, Any], low: float, high: float, top: int, height: int) -> Html:
-    span = math.log(high / low)
-    counts = [0] * NUM_BINS
-    for sample_ns in result["samples_ns"]:
-        place = math.log(max(sample_ns / 1e6, low) / low) / span
-        counts[min(int(place * NUM_BINS), NUM_BINS - 1)] += 1
-    peak, base = max(counts), top + height - 6
-    bin_width = _PLOT_WIDTH / NUM_BINS
-    # The square root keeps a tail of single samples visible beside a peak of hundreds.
-    bars = [
-        element(
-            "rect",
-            x=_at(LABEL_WIDTH + index * bin_width),
-            y=_at(base - math.sqrt(count / peak) * (height - 24)),
-            width=_at(bin_width - 0.6),
-            height=_at(math.sqrt(count / peak) * (height - 24)),
-            class_="series-0",
-        )
-        for index, count in enumerate(counts)
-        if count
-    ]
-    marks: list[Html] = []
-    last_x = -math.inf
-    for name in ("p50", "p90", "p99"):
-        value = result["percentiles_ms"][name]
-        if value is None:
-            continue
-        x = LABEL_WIDTH + math.log(max(value, low) / low) / span * _PLOT_WIDTH
-        marks.append(element("line", x1=_at(x), x2=_at(x), y1=top + 14, y2=base, class_="mark"))
-        if x - last_x > 26:
-            marks.append(element("text", name, x=_at(x), y=top + 11, class_="tick", text_anchor="middle"))
-            last_x = x
-    line = element("line", x1=LABEL_WIDTH, x2=WIDTH - RIGHT_PAD, y1=base, y2=base, class_="axis")
-    return element("g", _draw_label(result["name"], base - 8), line, *bars, *marks)
-
-
-def _draw_log_axis(low: float, high: float, top: int, axis_y: int) -> Html:
-    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [step * 10.0**exponent for exponent in exponents for step in (1, 2, 5)]
-    ticks = [tick for tick in ticks if low <= tick <= high] or [low, high]
-    span = math.log(high / low)
-    places = [(LABEL_WIDTH + math.log(tick / low) / span * _PLOT_WIDTH, f"{tick:.3g}") for tick in ticks]
-    return _draw_ticks(places, top, axis_y, "ms, logarithmic; height of the bars: square root of the count")
-
-
-def _draw_margin_axis(reach: float, top: int, axis_y: int) -> Html:
-    ticks = [tick for tick in range(-4, 5) if abs(tick) <= reach]
-    places = [(_place_margin(tick, reach), f"{tick:+d}" if tick else "0") for tick in ticks]
-    limit = _place_margin(-1, reach)
-    line = element("line", x1=_at(limit), x2=_at(limit), y1=top, y2=axis_y, class_="limit")
-    caption = f"units of the margin; left of -1: not non-inferior; beyond ±{reach:.3g}: drawn at the edge"
-    axis = _draw_ticks(places, top, axis_y, caption)
-    return element("g", axis, line)
-
-
-def _draw_ticks(places: Sequence[tuple[float, str]], top: int, axis_y: int, caption: str) -> Html:
-    parts: list[Html] = []
-    for x, text in places:
-        parts.append(element("line", x1=_at(x), x2=_at(x), y1=top, y2=axis_y, class_="grid"))
-        parts.append(element("text", text, x=_at(x), y=axis_y + 15, class_="tick", text_anchor="middle"))
-    middle = LABEL_WIDTH + _PLOT_WIDTH / 2
-    parts.append(element("text", caption, x=_at(middle), y=axis_y + 33, class_="tick", text_anchor="middle"))
-    return element("g", *parts)
-
-
-def _draw_interval(label: str, difference: Mapping[str, Any], margin: float, reach: float, y: int) -> Html:
-    def place(value: float | None, otherwise: float) -> float:
-        return _place_margin(otherwise if value is None else value / margin, reach)
-
-    low, high = place(difference["interval_low"], -reach), place(difference["interval_high"], reach)
-    bound, delta = place(difference["lower"], -reach), place(difference["delta"], 0.0)
-    bound_text = "none" if difference["lower"] is None else f"{difference['lower']:+.5f}"
-    title = element(
-        "title", f"{label}: {difference['delta']:+.5f}, lower bound {bound_text}, margin {margin}"
-    )
+def _draw_interval(ends: tuple[float, float], marks: tuple[float, float], y: float) -> Html:
+    bound, delta = marks
     return element(
         "g",
-        title,
-        _draw_label(label, y + 4),
-        element("line", x1=_at(low), x2=_at(high), y1=y, y2=y, class_="interval"),
-        element("line", x1=_at(bound), x2=_at(bound), y1=y - 6, y2=y + 6, class_="interval"),
-        element("circle", cx=_at(delta), cy=y, r=4, class_="series-0"),
+        element("line", x1=at(ends[0]), x2=at(ends[1]), y1=at(y), y2=at(y), class_="stroke-0 interval"),
+        element("line", x1=at(bound), x2=at(bound), y1=at(y - 6), y2=at(y + 6), class_="stroke-0 interval"),
+        element("circle", cx=at(delta), cy=at(y), r=4, class_="series-0"),
     )
 
 
-def _draw_legend(names: Sequence[str]) -> Html:
-    parts: list[Html] = []
-    for index, name in enumerate(names):
-        x = LABEL_WIDTH + index * 108
-        parts.append(element("rect", x=x, y=6, width=12, height=12, class_=f"series-{index % 5}"))
-        parts.append(element("text", name, x=x + 17, y=16, class_="tick"))
-    return element("g", *parts)
+def _find_reach(rows: Sequence[tuple[str, str, Mapping[str, Any], float]]) -> float:
+    keys = ("interval_low", "interval_high", "lower", "delta")
+    ends = [abs(one[key]) / margin for _, _, one, margin in rows for key in keys if one[key] is not None]
+    return min(max([1.25, *(1.1 * end for end in ends)]), 4.0)
+
+
+def _choose_steps(low: float, high: float) -> list[float]:
+    """Return about four round values between two."""
+    raw = (high - low) / 4
+    unit = 10.0 ** math.floor(math.log10(raw))
+    step = next(step * unit for step in (1, 2, 5, 10) if step * unit >= raw)
+    return [index * step for index in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _read_stage_medians(result: Mapping[str, Any]) -> dict[str, float]:
     medians = {stage: summary["p50"] for stage, summary in result["stage_percentiles_ms"].items()}
     return {stage: value for stage, value in medians.items() if value is not None}
-
-
-def _place_margin(value: float, reach: float) -> float:
-    clipped = max(-reach, min(reach, value))
-    return LABEL_WIDTH + (clipped + reach) / (2 * reach) * _PLOT_WIDTH
-
-
-def _draw_label(text: str, y: float) -> Html:
-    shown = text if len(text) <= 27 else text[:26] + "…"
-    return element("text", shown, x=LABEL_WIDTH - 10, y=_at(y), class_="label", text_anchor="end")
-
-
-def _at(value: float) -> str:
-    return f"{value:.1f}"
-
-
-def _build_svg(height: int, description: str, parts: Sequence[Html]) -> Html:
-    drawing = element(
-        "svg",
-        *parts,
-        viewBox=f"0 0 {WIDTH} {height}",
-        role="img",
-        aria_label=escape(description),
-    )
-    return element("div", drawing, class_="scroll chart", tabindex="0", role="region", aria_label="chart")

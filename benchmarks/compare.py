@@ -1,16 +1,20 @@
-"""Results of several devices, releases or precisions side by side, each in relation to the first."""
+"""Results of several devices, releases or precisions side by side, each judged against the first."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekd.benchmarks.result_files import KINDS, Kind, read_result
-from edgekd.benchmarks.tables import METRIC_NAMES
+from edgekd.atomic import staged_folder, write_text_atomic
+from edgekd.benchmarks.changes import build_changes_table, find_device, list_changes
+from edgekd.benchmarks.quantities import Column, Quantity, Unit, read_column
+from edgekd.benchmarks.regressions import Limits, Verdict, judge_quantity
+from edgekd.benchmarks.report import write_comparison_page
+from edgekd.benchmarks.result_files import write_result
 from edgekd.errors import InputError, UsageError
-from edgekd.tables import Table, format_ms
+from edgekd.tables import Table, format_markdown, format_ms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,48 +23,91 @@ class Comparison:
 
     Attributes:
         reports: the files in the order given, the first is the baseline.
-        rows: each with ``build``, ``quantity``, ``unit``, ``values`` (one a file) and ``ratios`` to the first
-            (None for differences, which have no ratio).
+        rows: each with ``build``, ``quantity``, ``unit``, ``values`` (one a file), ``ratios`` to the first
+            (None for differences, which have no ratio) and ``verdicts`` (None for the first).
+        changes: what was measured and on what, see ``list_changes``.
+        limits: what was accepted.
         warnings: reasons why the columns may not be comparable.
     """
 
     reports: tuple[str, ...]
     rows: tuple[dict[str, Any], ...]
+    changes: tuple[dict[str, Any], ...]
+    limits: Limits
     warnings: tuple[str, ...]
+
+    @property
+    def regressions(self) -> tuple[str, ...]:
+        """Every value that is worse than the baseline's, in words."""
+        return tuple(self._name_verdicts("worse"))
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing is worse."""
+        return not self.regressions
+
+    @property
+    def verdict(self) -> str:
+        """The answer in a line."""
+        if self.passed:
+            better = len(list(self._name_verdicts("better")))
+            return f"nothing is worse than in {self.reports[0]}" + (f", {better} better" if better else "")
+        return f"worse than in {self.reports[0]}: " + "; ".join(self.regressions)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison as JSON values."""
-        return {"reports": list(self.reports), "rows": list(self.rows), "warnings": list(self.warnings)}
+        return {
+            "reports": list(self.reports),
+            "passed": self.passed,
+            "verdict": self.verdict,
+            "limits": dataclasses.asdict(self.limits),
+            "rows": list(self.rows),
+            "changes": list(self.changes),
+            "warnings": list(self.warnings),
+        }
 
     def to_table(self) -> Table:
-        """Return one line a build and quantity, with the ratio to the first file in brackets."""
+        """Return one line a build and quantity, with ratio to the first file and verdict behind the value."""
         rows = tuple(
-            (
-                f"{row['build']} {row['quantity']}",
-                *map(_format_cell, row["values"], row["ratios"], [row] * len(self.reports)),
-            )
+            (f"{row['build']} {row['quantity']}", *(_format_cell(row, at) for at in range(len(self.reports))))
             for row in self.rows
         )
-        return Table("Side by side, ratio to the first in brackets", ("Quantity", *self.reports), rows)
+        title = "Side by side: ratio to the first in brackets, and what is worse or better"
+        return Table(title, ("Quantity", *self.reports), rows)
+
+    def list_tables(self) -> list[Table]:
+        """Return the values, then the change-control table."""
+        return [self.to_table(), build_changes_table(self.reports, self.changes)]
+
+    def _name_verdicts(self, wanted: Verdict) -> Iterator[str]:
+        for row in self.rows:
+            for report, verdict in zip(self.reports, row["verdicts"], strict=True):
+                if verdict == wanted:
+                    yield f"{row['build']} {row['quantity']} in {report}"
 
 
-def compare_reports(paths: Sequence[Path]) -> Comparison:
-    """Compare result files, or the folders that hold them.
+def compare_reports(
+    paths: Sequence[Path], *, max_drop: float = Limits.max_drop, max_slowdown: float = Limits.max_slowdown
+) -> Comparison:
+    """Compare result files, or the folders that hold them, and judge each against the first.
 
     Args:
         paths: at least two; of a folder every result file in it is taken.
+        max_drop, max_slowdown: see ``Limits``.
 
     Raises:
-        UsageError: fewer than two.
+        UsageError: fewer than two, or limits that cannot be meant.
         InputError: a path holds no result, or the files have no build in common to compare.
         IntegrityError: a file was written by a newer program.
     """
+    limits = Limits(max_drop, max_slowdown)
+    limits.check()
     for path in paths:
         if not path.exists():
             raise InputError(f"there is no report {path}", expected="a result folder or JSON file")
     if len(paths) < 2:
         raise UsageError("nothing to compare", received=f"{len(paths)} report", expected="two or more")
-    columns = [_read_column(path) for path in paths]
+    columns = [read_column(path) for path in paths]
     keys = list(dict.fromkeys(key for column in columns for key in column.quantities))
     if not any(sum(key in column.quantities for column in columns) > 1 for key in keys):
         raise InputError(
@@ -70,82 +117,113 @@ def compare_reports(paths: Sequence[Path]) -> Comparison:
             ),
             expected="the same build measured in two of them",
         )
-    rows = [_build_row(key, columns) for key in keys]
-    return Comparison(tuple(column.name for column in columns), tuple(rows), tuple(_find_doubts(columns)))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Column:
-    name: str
-    manifests: frozenset[str]
-    frames: frozenset[str]
-    quantities: dict[tuple[str, str, str], float | None]
-
-    @property
-    def builds(self) -> set[str]:
-        return {build for build, _, _ in self.quantities}
-
-
-def _read_column(path: Path) -> _Column:
-    files = (
-        [path / f"{kind}.json" for kind in KINDS if (path / f"{kind}.json").is_file()]
-        if path.is_dir()
-        else [path]
-    )
-    if not files:
-        raise InputError(f"{path} holds no result", expected="parity.json or benchmark.json in it")
-    results = [read_result(file) for file in files]
-    quantities: dict[tuple[str, str, str], float | None] = {}
-    for kind, content in results:
-        quantities.update(_list_quantities(kind, content, files))
-    return _Column(
-        name=str(path),
-        manifests=frozenset(content["manifest_sha256"] for _, content in results),
-        frames=frozenset(
-            str(content[key]) for _, content in results for key in ("frames", "data") if key in content
-        ),
-        quantities=quantities,
+    rows = [_build_row(key, columns, limits) for key in keys]
+    return Comparison(
+        tuple(column.name for column in columns),
+        tuple(rows),
+        tuple(list_changes(columns)),
+        limits,
+        tuple(_find_doubts(columns)),
     )
 
 
-def _list_quantities(
-    kind: Kind, content: dict[str, Any], files: Sequence[Path]
-) -> Iterator[tuple[tuple[str, str, str], float | None]]:
-    try:
-        for result in content["results"]:
-            if kind == "benchmark":
-                for name, value in result["percentiles_ms"].items():
-                    yield (result["name"], name, "ms"), value
-            else:
-                yield (result["candidate"], "pixels equal", ""), result["pixel_agreement"]
-                for name, difference in result.get("differences", {}).items():
-                    yield (result["candidate"], f"Δ{METRIC_NAMES[name]}", "Δ"), difference["delta"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"a result in {', '.join(map(str, files))} is damaged",
-            received=f"{type(error).__name__}: {error}",
-        ) from error
+def write_comparison(out: Path, comparison: Comparison) -> None:
+    """Write ``comparison.json``, ``comparison.md`` and ``report.html`` into a new folder, all or nothing.
+
+    Raises:
+        UsageError: ``out`` exists.
+        MachineError: the disk is full.
+    """
+    content = comparison.to_dict()
+    with staged_folder(out) as folder:
+        write_result(folder, "comparison", content)
+        lines = [f"# {comparison.verdict[0].upper()}{comparison.verdict[1:]}\n"]
+        lines += [f"- {text}" for text in comparison.warnings] + [""] * bool(comparison.warnings)
+        lines += map(format_markdown, comparison.list_tables())
+        write_text_atomic(folder / "comparison.md", "\n".join(lines))
+        write_comparison_page(folder, content, comparison.list_tables())
 
 
-def _build_row(key: tuple[str, str, str], columns: Sequence[_Column]) -> dict[str, Any]:
+def _build_row(key: tuple[str, str, Unit], columns: Sequence[Column], limits: Limits) -> dict[str, Any]:
     build, quantity, unit = key
-    values = [column.quantities.get(key) for column in columns]
+    found = [column.quantities.get(key, Quantity(None)) for column in columns]
+    values = [one.value for one in found]
     first = values[0]
-    has_ratio = unit == "ms" and first is not None and first > 0
+    has_ratio = unit in ("ms", "1/s", "mJ") and first is not None and first > 0
     ratios = [value / first if has_ratio and first and value is not None else None for value in values]
-    return {"build": build, "quantity": quantity, "unit": unit, "values": values, "ratios": ratios}
+    verdicts: list[Verdict | None] = [None]
+    for column, one in zip(columns[1:], found[1:], strict=True):
+        verdicts.append(_judge(key, columns[0], column, found[0], one, limits))
+    return {
+        "build": build,
+        "quantity": quantity,
+        "unit": unit,
+        "values": values,
+        "ratios": ratios,
+        "verdicts": verdicts,
+    }
 
 
-def _find_doubts(columns: Sequence[_Column]) -> Iterator[str]:
-    if len(frozenset().union(*(column.manifests for column in columns))) > 1:
+def _judge(
+    key: tuple[str, str, Unit],
+    first: Column,
+    column: Column,
+    before: Quantity,
+    after: Quantity,
+    limits: Limits,
+) -> Verdict:
+    build, quantity, unit = key
+    if unit == "score" and not _have_same_data(first, column):
+        return "not judged"
+    if unit in ("ms", "1/s", "mJ", "rate") and find_device(first) != find_device(column):
+        return "not judged"
+    quiet = build not in first.disturbed | column.disturbed
+    return judge_quantity(quantity, unit, before, after, limits, quiet=quiet)
+
+
+def _have_same_data(first: Column, column: Column) -> bool:
+    for key in ("data_sha256", "data"):
+        sides = first.collect(key), column.collect(key)
+        if all(sides):
+            return sides[0] == sides[1]
+    return not any((first.collect("data"), column.collect("data")))
+
+
+def _find_doubts(columns: Sequence[Column]) -> Iterator[str]:
+    first = columns[0]
+    if len(frozenset().union(*(column.collect("manifest_sha256") for column in columns))) > 1:
         yield "the reports are of different bundles: another student was measured, not only another machine"
-    if len({column.frames for column in columns}) > 1:
+    if len({column.collect("frames") for column in columns}) > 1:
         yield "the reports were made on different frames"
+    for column in columns[1:]:
+        if not _have_same_data(first, column):
+            yield f"{column.name} was gated on other data than {first.name}: its scores are not judged"
+        if find_device(column) != find_device(first):
+            yield f"{column.name} is of another device than {first.name}: its latencies are not judged"
+        missing = sorted(first.builds - column.builds)
+        if missing:
+            yield f"{column.name} lacks {', '.join(missing)}"
+        disturbed = sorted((first.disturbed | column.disturbed) & first.builds & column.builds)
+        if disturbed:
+            yield f"tails of {', '.join(disturbed)} are not judged: the machine was not quiet"
 
 
-def _format_cell(value: float | None, ratio: float | None, row: dict[str, Any]) -> str:
+def _format_cell(row: Mapping[str, Any], at: int) -> str:
+    value, ratio, verdict = row["values"][at], row["ratios"][at], row["verdicts"][at]
     if value is None:
         return "–"
-    if row["unit"] == "ms":
-        return f"{format_ms(value)} ms" + ("" if ratio is None else f" ({ratio:.2f})")
-    return f"{value:+.5f}" if row["unit"] == "Δ" else f"{value:.4%}"
+    shown = _format_value(value, row["unit"]) + ("" if ratio is None else f" ({ratio:.2f})")
+    return f"{shown} {verdict}" if verdict in ("worse", "better") else shown
+
+
+def _format_value(value: float, unit: Unit) -> str:
+    formats = {
+        "ms": lambda: f"{format_ms(value)} ms",
+        "Δ": lambda: f"{value:+.5f}",
+        "score": lambda: f"{value:.4f}",
+        "verdict": lambda: "yes" if value else "no",
+        "rate": lambda: f"{value:.2%}",
+        "1/s": lambda: f"{value:.1f}",
+        "mJ": lambda: f"{value:.2f} mJ",
+    }
+    return formats.get(unit, lambda: f"{value:.4%}")()

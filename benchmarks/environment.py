@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from edgekd.benchmarks.sysfs import read_number, read_text
 from edgekd.cores import count_usable_cores
 from edgekd.tables import NOT_MEASURED
 
@@ -34,6 +35,14 @@ LIBRARIES = (
 COMMAND_TIMEOUT_S = 10
 
 _GIB = 1 << 30
+_THROTTLE_REASONS = {
+    0x04: "power cap",
+    0x08: "hardware slowdown",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "power brake",
+}
+"""Bits of NVML's nvmlClocksEventReasons that mean a lowered clock; idle and applications' settings do not."""
 _GPU_FIELDS = (
     "name",
     "driver_version",
@@ -71,26 +80,31 @@ def describe_environment(root: Path = Path("/")) -> dict[str, Any]:
 
 
 def describe_conditions(root: Path = Path("/")) -> dict[str, Any]:
-    """Return the facts that change while measuring: load average, mean clock in MHz, hottest zone in °C.
+    """Return the facts that change while measuring.
 
     Args:
         root: where ``proc`` and ``sys`` lie.
+
+    Returns:
+        ``load_average_1min``, ``clock_mhz`` (mean of the cores), ``temperature_c`` (hottest zone),
+        ``gpu_clock_mhz``, ``gpu_temperature_c`` and ``gpu_throttle_reasons`` (a list, empty where none).
     """
     return {
         "load_average_1min": _read_load_average(root),
         "clock_mhz": _read_mean_clock_mhz(root),
         "temperature_c": _read_temperature_c(root),
+        **_read_gpu_conditions(root),
     }
 
 
 def _describe_cpu(root: Path) -> dict[str, Any]:
     policy = root / "sys/devices/system/cpu/cpu0/cpufreq"
-    clocks_khz = [_read_number(policy / name) for name in ("cpuinfo_min_freq", "cpuinfo_max_freq")]
+    clocks_khz = [read_number(policy / name) for name in ("cpuinfo_min_freq", "cpuinfo_max_freq")]
     return {
         "model": _read_cpu_model(root),
         "logical_cores": os.cpu_count() or NOT_MEASURED,
         "usable_cores": count_usable_cores(),
-        "governor": _read_text(policy / "scaling_governor") or NOT_MEASURED,
+        "governor": read_text(policy / "scaling_governor") or NOT_MEASURED,
         "clock_range_mhz": [None if khz is None else round(khz / 1000) for khz in clocks_khz]
         if None not in clocks_khz
         else NOT_MEASURED,
@@ -98,22 +112,22 @@ def _describe_cpu(root: Path) -> dict[str, Any]:
 
 
 def _read_cpu_model(root: Path) -> str:
-    text = _read_text(root / "proc/cpuinfo") or ""
+    text = read_text(root / "proc/cpuinfo")
     match = re.search(r"^(?:model name|Hardware)\s*:\s*(.+)$", text, re.MULTILINE)
     if match:
         return match[1].strip()
     # Arm boards name the board where x86 names the processor.
-    board = _read_text(root / "proc/device-tree/model")
+    board = read_text(root / "proc/device-tree/model")
     return (board or platform.processor() or platform.machine() or NOT_MEASURED).strip("\0 ")
 
 
 def _read_memory_gib(root: Path) -> float | str:
-    match = re.search(r"^MemTotal:\s*(\d+) kB", _read_text(root / "proc/meminfo") or "", re.MULTILINE)
+    match = re.search(r"^MemTotal:\s*(\d+) kB", read_text(root / "proc/meminfo"), re.MULTILINE)
     return round(int(match[1]) * 1024 / _GIB, 1) if match else NOT_MEASURED
 
 
 def _read_os_name(root: Path) -> str:
-    match = re.search(r'^PRETTY_NAME="?([^"\n]+)', _read_text(root / "etc/os-release") or "", re.MULTILINE)
+    match = re.search(r'^PRETTY_NAME="?([^"\n]+)', read_text(root / "etc/os-release"), re.MULTILINE)
     return match[1] if match else platform.platform()
 
 
@@ -133,8 +147,8 @@ def _describe_gpu() -> dict[str, str] | str:
 
 
 def _describe_jetson(root: Path) -> dict[str, str] | str:
-    release = _read_text(root / "etc/nv_tegra_release")
-    if release is None:
+    release = read_text(root / "etc/nv_tegra_release")
+    if not release:
         return NOT_MEASURED
     mode = _run_command("nvpmodel", "-q")
     return {
@@ -144,41 +158,53 @@ def _describe_jetson(root: Path) -> dict[str, str] | str:
 
 
 def _read_load_average(root: Path) -> float | str:
-    text = _read_text(root / "proc/loadavg")
+    text = read_text(root / "proc/loadavg")
     return float(text.split()[0]) if text else NOT_MEASURED
 
 
 def _read_mean_clock_mhz(root: Path) -> float | str:
     clocks = [
-        _read_number(path) for path in root.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")
+        read_number(path) for path in root.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")
     ]
     known_mhz = [khz / 1000 for khz in clocks if khz is not None]
     if not known_mhz:
-        text = _read_text(root / "proc/cpuinfo") or ""
+        text = read_text(root / "proc/cpuinfo")
         known_mhz = [float(mhz) for mhz in re.findall(r"^cpu MHz\s*:\s*([\d.]+)", text, re.MULTILINE)]
     return round(sum(known_mhz) / len(known_mhz), 1) if known_mhz else NOT_MEASURED
 
 
 def _read_temperature_c(root: Path) -> float | str:
-    zones = [_read_number(path) for path in root.glob("sys/class/thermal/thermal_zone*/temp")]
+    zones = [read_number(path) for path in root.glob("sys/class/thermal/thermal_zone*/temp")]
     known = [milli / 1000 for milli in zones if milli is not None]
     return round(max(known), 1) if known else NOT_MEASURED
 
 
-def _read_number(path: Path) -> float | None:
-    text = _read_text(path)
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return None
+def _read_gpu_conditions(root: Path) -> dict[str, Any]:
+    fields = "clocks.sm,temperature.gpu,clocks_throttle_reasons.active"
+    text = _run_command("nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits") or ""
+    values = [value.strip() for value in text.partition("\n")[0].split(",")]
+    clock, temperature, reasons = [*values, "", "", ""][:3]
+    found: dict[str, Any] = {
+        "gpu_clock_mhz": float(clock) if clock.isdigit() else _read_jetson_clock_mhz(root),
+        "gpu_temperature_c": float(temperature) if temperature.isdigit() else NOT_MEASURED,
+        "gpu_throttle_reasons": NOT_MEASURED,
+    }
+    if re.fullmatch(r"0x[0-9a-fA-F]+", reasons):
+        bits = int(reasons, 16)
+        found["gpu_throttle_reasons"] = [name for bit, name in _THROTTLE_REASONS.items() if bits & bit]
+    return found
 
 
-def _read_text(path: Path) -> str | None:
-    # Sensors may exist and still refuse to be read: that is "not measured" too.
-    try:
-        return path.read_text(errors="replace").strip() or None
-    except OSError:
-        return None
+def _read_jetson_clock_mhz(root: Path) -> float | str:
+    # The GPU of a Jetson is a platform device: 57000000.gpu, 17000000.gv11b, 17000000.gpu.
+    folders = [
+        path
+        for kind in ("gpu", "gv11b", "ga10b", "gp10b")
+        for path in root.glob(f"sys/class/devfreq/*{kind}")
+    ]
+    clocks_hz = [read_number(path / "cur_freq") for path in folders]
+    known = [hz for hz in clocks_hz if hz is not None]
+    return round(known[0] / 1e6, 1) if known else NOT_MEASURED
 
 
 def _run_command(*command: str) -> str | None:

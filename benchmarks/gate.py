@@ -79,7 +79,7 @@ def run_parity(
         cases = match_cases(recorded, data)
         recordings = _record_builds(opened, choices, cases, recorded.data_sha256, cache, quiet)
         results = _compare_on_data(opened, choices, cases, recorded, recordings, margins, seed)
-        overlays = draw_cases(cases, recordings, results, opened)
+        overlays = draw_cases(cases, recordings, results, opened, recorded)
         source = recorded.source
     report = ParityReport(
         bundle=str(opened.path),

@@ -1,8 +1,7 @@
-"""The latency harness: queries of one frame, timed one after another, every sample kept in nanoseconds.
+"""The latency harness: load, first query, single stream, stages, then whatever scenarios are asked for.
 
-It knows neither model nor data: it is given a way to load a segmenter, and frames. MLPerf calls this the
-single-stream scenario. The clock is ``time.perf_counter_ns`` (monotonic); the garbage collector rests while
-samples are taken, because its pauses belong to this process and not to the engine.
+It knows neither model nor data: it is given a way to load a segmenter, and frames. Every sample is kept in
+nanoseconds of ``time.perf_counter_ns`` (monotonic).
 
 Loading is timed in a process that may have run already (process-warm): files may lie in the page cache and
 libraries may be imported. It is not the start of a device. No progress bar runs meanwhile: its thread would
@@ -13,106 +12,28 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gc
+import functools
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
+from edgekd.benchmarks.disturbance import read_counters, subtract_counters
+from edgekd.benchmarks.energy import EnergyResult, measure_energy
 from edgekd.benchmarks.environment import describe_conditions
-from edgekd.benchmarks.quantiles import Samples, summarise_samples_ms
-from edgekd.cores import count_usable_cores
+from edgekd.benchmarks.latency_result import LatencyResult, ScenarioResult
+from edgekd.benchmarks.loops import LoopResult, TimedSegmenter, run_loop, time_segment, time_stages
+from edgekd.benchmarks.paced_result import PacedResult
+from edgekd.benchmarks.pacing import PaceConfig, measure_paced
+from edgekd.benchmarks.power import PowerMeter
+from edgekd.benchmarks.scenarios import BatchResult, ScenarioConfig, measure_batches
+from edgekd.benchmarks.stopping import StopRule
 from edgekd.errors import InputError, UsageError
 
-MAX_SPREAD = 2.0
-"""p99 / p50 above this is reported as unstable."""
-MAX_DRIFT = 0.10
-"""Relative difference of the medians of both halves above which the samples are reported as drifting."""
-MAX_LOAD_PER_CORE = 0.5
-"""Load average a core before the start above which the machine is reported as busy."""
-
-
-class TimedSegmenter(Protocol):
-    """What the harness needs of a segmenter."""
-
-    @property
-    def stages(self) -> Mapping[str, Callable[[Any], Any]]:
-        """The steps of one query in order."""
-        ...
-
-    def segment(self, frames: Any) -> Any:
-        """Run one query end to end."""
-        ...
-
-    def close(self) -> None:
-        """Free the engine."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class LatencyResult:
-    """What one engine took; times in ns as measured, percentiles in ms.
-
-    Attributes:
-        load_ns: time to load the segmenter, process-warm.
-        first_ns: first query after loading.
-        samples_ns: (n,) int64, end to end queries in steady state, in order.
-        stage_samples_ns: (m,) int64 a stage, from a second loop over the engine's stages.
-        num_warmup: queries between the first one and the samples.
-        num_frames: different frames that were cycled through.
-        frame_shapes: their shapes.
-        interrupted: Ctrl-C ended the measurement early; what was measured is kept.
-        conditions: load average, clock and temperature before and after.
-        facts: what the engine says about itself.
-    """
-
-    load_ns: int
-    first_ns: int
-    samples_ns: Samples
-    stage_samples_ns: dict[str, Samples]
-    num_warmup: int
-    num_frames: int
-    frame_shapes: tuple[tuple[int, ...], ...]
-    interrupted: bool
-    conditions: dict[str, dict[str, Any]]
-    facts: dict[str, Any]
-
-    @property
-    def percentiles_ms(self) -> dict[str, float | None]:
-        """p50, p90, p99 and max of the end to end samples in ms; None is "not measured"."""
-        return summarise_samples_ms(self.samples_ns)
-
-    @property
-    def stage_percentiles_ms(self) -> dict[str, dict[str, float | None]]:
-        """The same for each stage."""
-        return {name: summarise_samples_ms(samples) for name, samples in self.stage_samples_ns.items()}
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Reasons to doubt the numbers, one sentence each."""
-        return tuple(_find_doubts(self))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything, all samples included, as JSON values."""
-        return {
-            "load_ns": self.load_ns,
-            "load_is": "process-warm",
-            "first_ns": self.first_ns,
-            "percentiles_ms": self.percentiles_ms,
-            "stage_percentiles_ms": self.stage_percentiles_ms,
-            "num_samples": len(self.samples_ns),
-            "num_warmup": self.num_warmup,
-            "num_frames": self.num_frames,
-            "frame_shapes": [list(shape) for shape in self.frame_shapes],
-            "interrupted": self.interrupted,
-            "warnings": list(self.warnings),
-            "conditions": self.conditions,
-            "facts": self.facts,
-            "samples_ns": self.samples_ns.tolist(),
-            "stage_samples_ns": {name: samples.tolist() for name, samples in self.stage_samples_ns.items()},
-        }
+MIN_PACED_FRAMES = 100
+"""Frames of a paced measurement where no more are asked for by time: what p99 needs."""
 
 
 def measure_latency(
@@ -121,109 +42,133 @@ def measure_latency(
     *,
     min_queries: int = 200,
     min_seconds: float = 5.0,
+    stability: float | None = None,
+    max_seconds: float = 60.0,
     num_warmup: int = 20,
+    scenarios: ScenarioConfig | None = None,
+    meter: PowerMeter | None = None,
 ) -> LatencyResult:
-    """Load, run the first query, warm up, then measure end to end and by stage until both minima are met.
+    """Load, run the first query, warm up, then measure end to end, by stage and by scenario.
 
     Args:
         load_segmenter: called once; its result is closed at the end.
         frames: (H, W) or (H, W, 3) each; one a query, in turn.
-        min_queries: samples to take at least, in each of the two loops.
-        min_seconds: time to measure at least, in each of the two loops.
+        min_queries: samples to take at least, in each loop.
+        min_seconds: time to measure at least, in each loop.
+        stability, max_seconds: see ``StopRule``.
         num_warmup: queries that are run and not kept, before each loop.
+        scenarios: what to measure beside the single stream; None takes nothing.
+        meter: of the power, in a loop of its own at the end; None measures no energy.
 
     Raises:
         InputError: no frame.
-        UsageError: minima that cannot be meant.
+        UsageError: minima or scenarios that cannot be meant.
         KeyboardInterrupt: Ctrl-C came before anything was measured.
     """
     if len(frames) == 0:
         raise InputError("no frame to measure with", expected="at least one")
-    if min_queries < 1 or min_seconds < 0 or num_warmup < 0:
-        raise UsageError(
-            "a measurement that cannot be meant",
-            received=f"{min_queries} queries, {min_seconds} s, {num_warmup} to warm up",
-            expected="at least one query, no negative time or warm-up",
-        )
-    before = describe_conditions()
+    if num_warmup < 0:
+        raise UsageError("a warm-up that cannot be meant", received=num_warmup, expected="0 or more")
+    rule = StopRule(min_queries, min_seconds, stability, max_seconds)
+    rule.check()
+    chosen = scenarios or ScenarioConfig()
+    chosen.check()
+    conditions = {"before": describe_conditions()}
+    counters = read_counters()
     begin = time.perf_counter_ns()
     segmenter = load_segmenter()
     load_ns = time.perf_counter_ns() - begin
-    batches = [[frame] for frame in frames]
     with contextlib.closing(segmenter):
         begin = time.perf_counter_ns()
-        segmenter.segment(batches[0])
+        segmenter.segment([frames[0]])
         first_ns = time.perf_counter_ns() - begin
-        loop = _Loop(batches, min_queries, round(min_seconds * 1e9), num_warmup)
-        columns = loop.measure(lambda batch: (_time_query(segmenter, batch),))
+        run = _Run(segmenter, frames, rule, num_warmup)
+        single = run.measure_single_stream()
         stages = dict(segmenter.stages)
-        stage_columns = (
-            loop.measure(lambda batch: _time_stages(stages, batch)) if not loop.interrupted else []
-        )
+        stage_loop = run.measure_stages(stages)
+        others = run.measure_scenarios(chosen)
+        conditions["during"] = subtract_counters(counters, read_counters())
+        conditions["after"] = describe_conditions()
+        energy = run.measure_energy(meter)
         facts = _read_facts(segmenter)
     return LatencyResult(
         load_ns=load_ns,
         first_ns=first_ns,
-        samples_ns=columns[0] if columns else np.zeros(0, np.int64),
-        stage_samples_ns=dict(zip(stages, stage_columns, strict=False)),
+        samples_ns=single.samples_ns,
+        stage_samples_ns=dict(zip(stages, stage_loop.columns, strict=False)),
         num_warmup=num_warmup,
         num_frames=len(frames),
         frame_shapes=tuple(sorted({frame.shape for frame in frames})),
-        interrupted=loop.interrupted,
-        conditions={"before": before, "after": describe_conditions()},
+        interrupted=run.interrupted,
+        conditions=conditions,
         facts=facts,
+        scenarios=others,
+        energy=energy,
+        rule=rule,
     )
 
 
 @dataclasses.dataclass
-class _Loop:
-    batches: list[list[npt.NDArray[Any]]]
-    min_queries: int
-    min_ns: int
+class _Run:
+    """The measurements of one loaded engine; after Ctrl-C in one of them the others are left out."""
+
+    segmenter: TimedSegmenter
+    frames: Sequence[npt.NDArray[Any]]
+    rule: StopRule
     num_warmup: int
     interrupted: bool = False
 
-    def measure(self, query: Callable[[Any], tuple[int, ...]]) -> list[Samples]:
-        """Return one array of samples a column of ``query``'s result; Ctrl-C ends it and keeps them."""
-        rows: list[tuple[int, ...]] = []
+    def measure_single_stream(self) -> LoopResult:
+        return self._run_loop(functools.partial(time_segment, self.segmenter))
+
+    def measure_stages(self, stages: dict[str, Callable[[Any], Any]]) -> LoopResult:
+        return self._run_loop(functools.partial(time_stages, stages))
+
+    def measure_scenarios(self, config: ScenarioConfig) -> tuple[ScenarioResult, ...]:
+        sizes = {"offline": config.batch, "multi-stream": config.streams}
+        results: list[ScenarioResult] = []
+        for name in config.names:
+            if name in sizes and not self.interrupted:
+                results.append(self._measure_batches(name, sizes[name]))
+            for pace in config.paces if name == "paced" else ():
+                if not self.interrupted:
+                    results.append(self._measure_pace(pace))
+        return tuple(results)
+
+    def measure_energy(self, meter: PowerMeter | None) -> EnergyResult | None:
+        if meter is None or self.interrupted:
+            return None
         try:
-            for index in range(self.num_warmup):
-                query(self.batches[index % len(self.batches)])
-            with _rest_garbage_collector():
-                end = time.perf_counter_ns() + self.min_ns
-                while len(rows) < self.min_queries or time.perf_counter_ns() < end:
-                    rows.append(query(self.batches[len(rows) % len(self.batches)]))
+            return measure_energy(self.segmenter, self.frames, meter, self.rule.min_seconds)
         except KeyboardInterrupt:
             self.interrupted = True
-        return [np.array(column, np.int64) for column in zip(*rows, strict=True)]
+            return None
 
+    def _run_loop(self, time_query: Callable[[Any], tuple[int, ...]]) -> LoopResult:
+        if self.interrupted:
+            return LoopResult((), 0, True)
+        loop = run_loop(time_query, [[frame] for frame in self.frames], self.rule, self.num_warmup)
+        self.interrupted = loop.interrupted
+        return loop
 
-def _time_query(segmenter: TimedSegmenter, batch: Any) -> int:
-    begin = time.perf_counter_ns()
-    segmenter.segment(batch)
-    return time.perf_counter_ns() - begin
+    def _measure_batches(self, scenario: str, frames_a_query: int) -> BatchResult:
+        result = measure_batches(
+            self.segmenter,
+            self.frames,
+            scenario=scenario,
+            frames_a_query=frames_a_query,
+            rule=self.rule,
+            num_warmup=-(-self.num_warmup // frames_a_query),
+        )
+        self.interrupted = result.interrupted
+        return result
 
-
-def _time_stages(stages: Mapping[str, Callable[[Any], Any]], batch: Any) -> tuple[int, ...]:
-    value: Any = batch
-    times_ns: list[int] = []
-    for stage in stages.values():
-        begin = time.perf_counter_ns()
-        value = stage(value)
-        times_ns.append(time.perf_counter_ns() - begin)
-    return tuple(times_ns)
-
-
-@contextlib.contextmanager
-def _rest_garbage_collector() -> Iterator[None]:
-    was_enabled = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
+    def _measure_pace(self, pace: PaceConfig) -> PacedResult:
+        least = min(self.rule.min_queries, MIN_PACED_FRAMES)
+        count = max(math.ceil(self.rule.min_seconds * pace.fps), least)
+        result = measure_paced(self.segmenter, self.frames, pace, count, num_warmup=self.num_warmup)
+        self.interrupted = result.interrupted
+        return result
 
 
 def _read_facts(segmenter: Any) -> dict[str, Any]:
@@ -231,23 +176,3 @@ def _read_facts(segmenter: Any) -> dict[str, Any]:
     if engine is None:
         return {}
     return {"engine": engine.name, "synchronisation": engine.synchronisation, **engine.facts()}
-
-
-def _find_doubts(result: LatencyResult) -> Iterator[str]:
-    if result.interrupted:
-        yield "interrupted: fewer samples than asked for"
-    summary = result.percentiles_ms
-    p50, p99 = summary["p50"], summary["p99"]
-    if p99 is None:
-        yield f"p99 is not measured: {len(result.samples_ns)} samples, at least 100 are needed"
-    elif p50 is not None and p99 > MAX_SPREAD * p50:
-        yield f"unstable: p99 is {p99 / p50:.1f} times p50; other work, power saving or heat disturb it"
-    half = len(result.samples_ns) // 2
-    if half >= 10:
-        first, second = np.median(result.samples_ns[:half]), np.median(result.samples_ns[half:])
-        if abs(second - first) > MAX_DRIFT * min(first, second):
-            yield f"drifting: the median of the second half is {second / first:.2f} times that of the first"
-    load = result.conditions.get("before", {}).get("load_average_1min")
-    cores = count_usable_cores()
-    if isinstance(load, float) and load > MAX_LOAD_PER_CORE * cores:
-        yield f"busy machine: load average {load:.2f} on {cores} usable cores before the start"

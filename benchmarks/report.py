@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
-from typing import Any, Literal
+from typing import Any
 
 from edgekd import __version__
 from edgekd.atomic import write_text_atomic
 from edgekd.benchmarks import tables
-from edgekd.benchmarks.charts import draw_differences, draw_distributions, draw_stages
-from edgekd.benchmarks.html import Html, build_table, element, escape, join, void
+from edgekd.benchmarks.charts import draw_differences, draw_stages, draw_tradeoff
+from edgekd.benchmarks.charts_latency import draw_distributions, draw_paces, draw_tails
+from edgekd.benchmarks.html import Html, build_table, element, escape, join
+from edgekd.benchmarks.latency_tables import (
+    build_energy_table,
+    build_latency_table,
+    build_paced_table,
+    build_stage_table,
+    build_throughput_table,
+    describe_missing_energy,
+)
 from edgekd.benchmarks.overlays import Color, Overlay
+from edgekd.benchmarks.report_cells import build_cells, list_tradeoff
+from edgekd.benchmarks.report_gallery import build_gallery
+from edgekd.benchmarks.report_verdict import choose_mood, describe_gate, describe_speed
 from edgekd.tables import Table
 
 REPORT_FILE = "report.html"
@@ -21,7 +32,6 @@ DISCLAIMER = (
     "EdgeKD is not a medical device. It is research software: nothing on this page is meant for diagnosis "
     "or for treating a patient, and no authority has examined it."
 )
-Mood = Literal["good", "bad", "open"]
 
 
 def write_report(
@@ -30,6 +40,7 @@ def write_report(
     title: str,
     models: Sequence[Mapping[str, Any]] | None = None,
     parity: Mapping[str, Any] | None = None,
+    gate_note: str | None = None,
     latency: Mapping[str, Any] | None = None,
     overlays: Sequence[Overlay] | None = None,
     legend: Sequence[tuple[str, Color]] = (),
@@ -43,6 +54,7 @@ def write_report(
         title: of the page.
         models: rows as ``tables.build_models_table`` takes them.
         parity: ``ParityReport.to_dict()``.
+        gate_note: what the gate was, or why there is none.
         latency: ``BenchmarkReport.to_dict()``.
         overlays: pictures.
         legend: name and colour of what the pictures show, from ``overlays.list_legend``.
@@ -52,21 +64,72 @@ def write_report(
     Raises:
         MachineError: the disk is full.
     """
-    sections = [
-        _build_verdict(parity, latency),
-        _build_models(models) if models else None,
-        _build_parity(parity) if parity is not None else None,
-        _build_latency(latency) if latency is not None else None,
-        _build_overlays(overlays, legend) if overlays else None,
-        _build_environment(environment) if environment is not None else None,
-        _build_commands(commands) if commands else None,
+    sections = {
+        "Verdict": _build_verdict(parity, latency, gate_note),
+        "Builds": build_cells(parity, latency),
+        "Networks": _build_models(models) if models else None,
+        "Accuracy against latency": _build_tradeoff(parity, latency),
+        "Latency": _build_latency(latency) if latency is not None else None,
+        "Parity": _build_parity(parity) if parity is not None else None,
+        "Masks": build_gallery(overlays, legend) if overlays else None,
+        "Machine": _build_environment(environment) if environment is not None else None,
+        "How to repeat": _build_commands(commands) if commands else None,
+    }
+    lead = _describe_source(parity, latency, environment)
+    return write_page(out, title, lead, {name: one for name, one in sections.items() if one is not None})
+
+
+def write_comparison_page(out: Path, comparison: Mapping[str, Any], shown: Sequence[Table]) -> Path:
+    """Write a comparison as a page of the same kind and return its path.
+
+    Args:
+        out: the folder.
+        comparison: ``Comparison.to_dict()``.
+        shown: its tables.
+
+    Raises:
+        MachineError: the disk is full.
+    """
+    worse = [
+        element("li", f"{row['build']} {row['quantity']} in {report}")
+        for row in comparison["rows"]
+        for report, verdict in zip(comparison["reports"], row["verdicts"], strict=True)
+        if verdict == "worse"
     ]
+    headline = f"{len(worse)} worse than the baseline" if worse else "Nothing is worse than the baseline"
+    notes = [element("li", text) for text in comparison["warnings"]]
+    limits = comparison["limits"]
+    rule = (
+        f"Accepted: a loss of {limits['max_drop']:g} in Dice, mIoU and kappa, a fifth of it in Acc, and a "
+        f"slowdown of {limits['max_slowdown']:.0%} of a median, twice that of a p99."
+    )
+    verdict = element(
+        "section",
+        element("h2", headline),
+        element("ul", *worse, *notes) if worse or notes else None,
+        element("p", rule, class_="note"),
+        id="verdict",
+        class_=f"verdict {'bad' if worse else 'good'}",
+    )
+    sections = {"Verdict": verdict}
+    for name, table in zip(("Side by side", "Change control"), shown, strict=True):
+        sections[name] = element("section", element("h2", name), _show(table, marked=True), id=_name_id(name))
+    lead = f"Baseline: {comparison['reports'][0]} · EdgeKD {__version__}"
+    return write_page(out, "Comparison of " + " and ".join(comparison["reports"]), lead, sections)
+
+
+def write_page(out: Path, title: str, lead: str, sections: Mapping[str, Html]) -> Path:
+    """Write a page of named sections, each with the id of its name, and return its path."""
     here = Path(__file__).parent
+    links = [
+        element("li", element("a", name, href=f"#{_name_id(name)}")) for name in sections if name != "Verdict"
+    ]
     page = Template((here / REPORT_FILE).read_text()).substitute(
         title=escape(title),
-        lead=escape(_describe_source(parity, latency, environment)),
+        lead=escape(lead),
         style=(here / "report.css").read_text(),
-        sections=join((section for section in sections if section is not None), "\n"),
+        contents=element("nav", element("ul", *links), aria_label="Contents") if links else "",
+        sections=join(sections.values(), "\n"),
         disclaimer=escape(DISCLAIMER),
     )
     path = out / REPORT_FILE
@@ -74,42 +137,27 @@ def write_report(
     return path
 
 
-def _build_verdict(parity: Mapping[str, Any] | None, latency: Mapping[str, Any] | None) -> Html:
-    mood, headline, details = _judge_parity(parity)
+def _name_id(name: str) -> str:
+    return name.lower().replace(" ", "-")
+
+
+def _build_verdict(
+    parity: Mapping[str, Any] | None, latency: Mapping[str, Any] | None, gate_note: str | None
+) -> Html:
+    mood, headline, details = describe_gate(parity, gate_note)
+    if (latency or {}).get("interrupted"):
+        details.append("Interrupted: this page shows what was measured until then.")
+    details += describe_speed(latency)
     if any(one["warnings"] for one in (latency or {}).get("results", ())):
-        details.append("There are reasons to doubt the latencies: see there.")
+        details.append("There are reasons to doubt the latencies: they stand beside them.")
     items = [element("li", text) for text in details]
     return element(
         "section",
         element("h2", headline),
         element("ul", *items) if items else None,
+        id="verdict",
         class_=f"verdict {mood}",
     )
-
-
-def _judge_parity(parity: Mapping[str, Any] | None) -> tuple[Mood, str, list[str]]:
-    if parity is None:
-        return (
-            "open",
-            "Parity was not measured",
-            ["Nothing here shows that the engines do what the student did."],
-        )
-    results = parity["results"]
-    on_data = any(result["kind"] == "data" for result in results)
-    reasons = [f"{result['candidate']}: {reason}" for result in results for reason in result["reasons"]]
-    reasons += [f"{one['name']} was not run: {one['reason']}" for one in parity["skipped"]]
-    if parity["passed"]:
-        count = f"{len(results)} build{'s' if len(results) != 1 else ''}"
-        headline = (
-            f"Parity passed: {count} non-inferior to the student"
-            if on_data
-            else (f"Consistent: {count} in agreement with the student on the golden frames")
-        )
-        return "good", headline, reasons
-    conclusions = {result["conclusion"] for result in results if not result["passed"]}
-    if conclusions == {"inconclusive"}:
-        return "open", "Parity is undecided, which counts as failed", reasons
-    return "bad", "Parity failed", reasons or ["At least one build does not do what the student did."]
 
 
 def _describe_source(*parts: Mapping[str, Any] | None) -> str:
@@ -120,14 +168,27 @@ def _describe_source(*parts: Mapping[str, Any] | None) -> str:
 
 
 def _build_models(models: Sequence[Mapping[str, Any]]) -> Html:
-    return element("section", element("h2", "Networks"), _show(tables.build_models_table(models)))
+    return _build_section("Networks", _show(tables.build_models_table(models)))
+
+
+def _build_tradeoff(parity: Mapping[str, Any] | None, latency: Mapping[str, Any] | None) -> Html | None:
+    points = list_tradeoff(parity, latency)
+    if not points:
+        return None
+    note = (
+        "Dice on the data of the gate over the single-stream median; up and to the left is better. The "
+        "upright line is the 95 % interval of the difference to the student."
+    )
+    return _build_section(
+        "Accuracy against latency", draw_tradeoff(points), element("p", note, class_="note")
+    )
 
 
 def _build_parity(parity: Mapping[str, Any]) -> Html:
     table = tables.build_parity_table(parity)
-    moods = {result["candidate"]: _choose_mood(result) for result in parity["results"]}
+    moods = {result["candidate"]: choose_mood(result) for result in parity["results"]}
     rows = [(row[0], element("span", row[1], class_=f"tag {moods[row[0]]}"), *row[2:]) for row in table.rows]
-    parts: list[Html] = [element("h2", "Parity"), build_table(table.title, table.columns, rows)]
+    parts: list[Html] = [build_table(table.title, table.columns, rows)]
     on_data = [result for result in parity["results"] if result["kind"] == "data"]
     if on_data:
         parts.append(
@@ -144,35 +205,43 @@ def _build_parity(parity: Mapping[str, Any]) -> Html:
         worst = tables.build_worst_table(parity)
         parts += [_show(worst)] if worst.rows else []
     parts += [_show(tables.build_skipped_table(parity))] if parity["skipped"] else []
-    return element("section", *parts)
-
-
-def _choose_mood(result: Mapping[str, Any]) -> Mood:
-    if result["passed"]:
-        return "good"
-    return "open" if result["conclusion"] == "inconclusive" else "bad"
+    return _build_section("Parity", *parts)
 
 
 def _build_latency(latency: Mapping[str, Any]) -> Html:
     results = latency["results"]
+    note = (
+        f"Frames: {latency['frames']}. Loading is process-warm. Percentiles are samples, never interpolated; "
+        "p99 needs at least 100 of them, p99.9 a thousand. Height of the bars: square root of the count."
+    )
     parts = [
-        element("h2", "Latency"),
-        _show(tables.build_latency_table(latency)),
-        element(
-            "p",
-            f"Frames: {latency['frames']}. Loading is process-warm. Percentiles are samples, never "
-            "interpolated; p99 needs at least 100 of them.",
-            class_="note",
-        ),
+        _show(build_latency_table(latency)),
+        element("p", note, class_="note"),
         _list_doubts(results),
         element("h3", "Distribution"),
         draw_distributions(results),
+        element("h3", "Tail"),
+        draw_tails(results),
     ]
-    stages = tables.build_stage_table(latency)
+    paced = build_paced_table(latency)
+    if paced.rows:
+        text = (
+            "Frames arrive on a schedule laid down before the start, whether the engine is ready or not; "
+            "latency counts from the arrival. Dots: masks, large where later than the deadline; crosses: "
+            "dropped frames. The bound takes misses as independent; the longest run shows where they are "
+            "not. Mask age: how old the shown mask is, over time."
+        )
+        parts += [element("h3", "Frames in time"), draw_paces(results), _show(paced)]
+        parts.append(element("p", text, class_="note"))
+    stages = build_stage_table(latency)
     if stages.rows:
         parts += [element("h3", "Stages"), draw_stages(results), _show(stages)]
+    others = (build_throughput_table(latency), build_energy_table(latency))
+    parts += [_show(table) for table in others if table.rows]
+    missing = describe_missing_energy(latency)
+    parts += [element("p", f"{missing[0].upper()}{missing[1:]}.", class_="note")] if missing else []
     parts += [_show(tables.build_skipped_table(latency))] if latency["skipped"] else []
-    return element("section", *(part for part in parts if part is not None))
+    return _build_section("Latency", *parts)
 
 
 def _list_doubts(results: Sequence[Mapping[str, Any]]) -> Html | None:
@@ -185,35 +254,25 @@ def _list_doubts(results: Sequence[Mapping[str, Any]]) -> Html | None:
     )
 
 
-def _build_overlays(overlays: Sequence[Overlay], legend: Sequence[tuple[str, Color]]) -> Html:
-    key = element(
-        "ul",
-        *(
-            element("li", element("span", style=f"background:rgb{color}", aria_hidden="true"), name)
-            for name, color in legend
-        ),
-        class_="key",
-    )
-    figures = [element("figure", _embed_png(one), element("figcaption", one.name)) for one in overlays]
-    return element(
-        "section", element("h2", "Masks"), key if legend else None, element("div", *figures, class_="gallery")
-    )
-
-
-def _embed_png(overlay: Overlay) -> Html:
-    data = base64.b64encode(overlay.png).decode()
-    return void("img", src=f"data:image/png;base64,{data}", alt=overlay.caption, loading="lazy")
-
-
 def _build_environment(environment: Mapping[str, Any]) -> Html:
-    return element("section", element("h2", "Machine"), _show(tables.build_environment_table(environment)))
+    return _build_section("Machine", _show(tables.build_environment_table(environment)))
 
 
 def _build_commands(commands: Sequence[str]) -> Html:
-    return element(
-        "section", element("h2", "How to repeat"), element("pre", element("code", "\n".join(commands)))
-    )
+    return _build_section("How to repeat", element("pre", element("code", "\n".join(commands)), tabindex="0"))
 
 
-def _show(table: Table) -> Html:
-    return build_table(table.title, table.columns, table.rows)
+def _build_section(name: str, *parts: Html | None) -> Html:
+    return element("section", element("h2", name), *parts, id=_name_id(name))
+
+
+def _show(table: Table, *, marked: bool = False) -> Html:
+    rows = [[_mark_cell(cell) for cell in row] for row in table.rows] if marked else table.rows
+    return build_table(table.title, table.columns, rows)
+
+
+def _mark_cell(cell: str) -> object:
+    for word, mood in (("worse", "bad"), ("better", "good"), ("changed", "open")):
+        if cell == word or cell.endswith(f" {word}"):
+            return join([cell.removesuffix(word), element("span", word, class_=f"tag {mood}")])
+    return cell

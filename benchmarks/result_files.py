@@ -1,7 +1,10 @@
-"""The result files: ``parity.json`` and ``benchmark.json``, what they are called and how they are read again.
+"""The result files: what they are called, their schemas, and how they are read again.
 
-History of the schema, one version for both kinds:
-    1  the first.
+History of the schemas, each kind counting its own; a version only ever adds keys to the one before:
+    parity      1  the first.
+    benchmark   1  the first. 2  p99.9, stop_rule, instability, energy and scenarios of a result; gate, fault
+                and data_sha256 of the whole.
+    comparison  1  the first.
 """
 
 from __future__ import annotations
@@ -16,11 +19,10 @@ from edgekd.atomic import write_text_atomic
 from edgekd.bundle.files import replace_non_finite
 from edgekd.errors import InputError, IntegrityError
 
-RESULT_SCHEMA_VERSION = 1
-Kind = Literal["parity", "benchmark"]
-KINDS: tuple[Kind, ...] = ("parity", "benchmark")
+Kind = Literal["parity", "benchmark", "comparison"]
+SCHEMA_VERSIONS: dict[Kind, int] = {"parity": 1, "benchmark": 2, "comparison": 1}
 
-_KIND_OF_SCHEMA: dict[object, Kind] = {f"edgekd.{kind}": kind for kind in KINDS}
+_KIND_OF_SCHEMA: dict[object, Kind] = {f"edgekd.{kind}": kind for kind in SCHEMA_VERSIONS}
 
 
 def write_result(folder: Path, kind: Kind, report: Mapping[str, Any]) -> Path:
@@ -30,7 +32,7 @@ def write_result(folder: Path, kind: Kind, report: Mapping[str, Any]) -> Path:
         MachineError: the disk is full.
     """
     path = folder / f"{kind}.json"
-    header = {"schema": f"edgekd.{kind}", "schema_version": RESULT_SCHEMA_VERSION}
+    header = {"schema": f"edgekd.{kind}", "schema_version": SCHEMA_VERSIONS[kind]}
     write_text_atomic(path, format_json(replace_non_finite({**header, **report})))
     return path
 
@@ -58,15 +60,15 @@ def read_result(path: Path) -> tuple[Kind, dict[str, Any]]:
             expected='"schema": "edgekd.parity" or "edgekd.benchmark"',
             action="name a folder or file that `edgekd parity --out` or `edgekd benchmark --out` wrote",
         )
-    version = content.get("schema_version")
-    if not isinstance(version, int) or version > RESULT_SCHEMA_VERSION:
+    kind, version = _KIND_OF_SCHEMA[schema], content.get("schema_version")
+    if not isinstance(version, int) or version > SCHEMA_VERSIONS[kind]:
         raise IntegrityError(
             f"{path} was written by a newer program",
             received=f"schema {version}",
-            expected=f"{RESULT_SCHEMA_VERSION} or older",
+            expected=f"{SCHEMA_VERSIONS[kind]} or older",
             action="pip install --upgrade edgekd",
         )
-    return _KIND_OF_SCHEMA[schema], content
+    return kind, content
 
 
 def format_json(value: Any) -> str:

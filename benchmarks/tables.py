@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgekd.metrics import METRICS
-from edgekd.tables import NOT_MEASURED, Table, format_bytes, format_count, format_ms, format_score
+from edgekd.tables import NOT_MEASURED, Table, format_bytes, format_count, format_score
 
 METRIC_NAMES = {"acc": "Acc", "miou": "mIoU", "dice": "Dice", "kappa": "kappa"}
 
@@ -117,44 +117,6 @@ def build_worst_table(report: Mapping[str, Any]) -> Table:
     )
     columns = ("Build", "Case", "Pixels equal", "Dice, student", "Dice, build")
     return Table("Cases that differ most", columns, rows)
-
-
-def build_latency_table(report: Mapping[str, Any]) -> Table:
-    """Return one row a build: load, first query, and percentiles of the steady state in ms."""
-    names = ("p50", "p90", "p99", "max")
-    columns = ("Build", "Load ms", "First ms", *(f"{name} ms" for name in names), "Samples")
-    rows = tuple(
-        (
-            result["name"],
-            format_ms(result["load_ns"] / 1e6),
-            format_ms(result["first_ns"] / 1e6),
-            *(format_ms(result["percentiles_ms"][name]) for name in names),
-            format_count(result["num_samples"]),
-        )
-        for result in report["results"]
-    )
-    return Table("Latency, one frame a query, end to end", columns, rows)
-
-
-def build_stage_table(report: Mapping[str, Any]) -> Table:
-    """Return one row a build whose stages were measured: p50 of each stage in ms."""
-    stages = list(
-        dict.fromkeys(name for result in report["results"] for name in result["stage_percentiles_ms"])
-    )
-    rows = tuple(
-        (
-            result["name"],
-            *(
-                format_ms(result["stage_percentiles_ms"][stage]["p50"])
-                if stage in result["stage_percentiles_ms"]
-                else "–"
-                for stage in stages
-            ),
-        )
-        for result in report["results"]
-        if result["stage_percentiles_ms"]
-    )
-    return Table("Stages, p50 in ms, from a loop of their own", ("Build", *stages), rows)
 
 
 def build_skipped_table(report: Mapping[str, Any]) -> Table:

@@ -12,7 +12,7 @@ from edgekd.console import INTERRUPTED, Answer
 from edgekd.tables import Table, format_bytes, format_count
 
 if TYPE_CHECKING:
-    from edgekd.benchmarks import BenchmarkReport, Comparison, ParityReport, PredictionReport
+    from edgekd.benchmarks import AcceptanceReport, Comparison, ParityReport, PredictionReport
     from edgekd.bundle import Build, Bundle
     from edgekd.data import CheckReport
     from edgekd.distill import DistillResult, EvaluationResult, NetworkResult, TrainResult
@@ -113,23 +113,28 @@ def describe_verdict(report: ParityReport) -> str:
     return "parity passed" if report.passed else "parity did not pass"
 
 
-def show_latency(report: BenchmarkReport) -> Answer:
-    """Return latency and stages of each build, and every reason to doubt them."""
-    from edgekd.benchmarks import tables
+def show_acceptance(report: AcceptanceReport) -> Answer:
+    """Return verdict, latencies and every reason to doubt them; 1 where the gate said no."""
+    from edgekd.benchmarks import latency_tables, tables
 
-    content = report.to_dict()
-    stages = tables.build_stage_table(content)
-    shown = [tables.build_latency_table(content), *([stages] if stages.rows else [])]
-    if report.skipped:
+    content, measured = report.to_dict(), report.benchmark
+    shown = [] if report.parity is None else [tables.build_parity_table(report.parity.to_dict())]
+    shown += latency_tables.list_latency_tables(content)
+    if measured.skipped:
         shown.append(tables.build_skipped_table(content))
-    doubts = [f"{name}: {text}" for name, result in report.results for text in result.warnings]
-    exit_code = INTERRUPTED if report.interrupted else 0
-    return Answer(content, shown, [f"frames: {report.frames}", *doubts], exit_code)
+    doubts = [f"{name}: {text}" for name, result in measured.results for text in result.warnings]
+    gate = content["gate"]
+    missing = latency_tables.describe_missing_energy(content)
+    facts = [f"frames timed: {measured.frames}", *([missing] if missing else [])]
+    lines = [*facts, *doubts, f"gate: {gate['note']}", gate["verdict"]]
+    exit_code = INTERRUPTED if report.interrupted else int(not report.passed)
+    return Answer(content, shown, lines, exit_code)
 
 
 def show_comparison(comparison: Comparison) -> Answer:
-    """Return the reports side by side."""
-    return Answer(comparison.to_dict(), [comparison.to_table()], comparison.warnings)
+    """Return the reports side by side and what changed between them; exit code 1 where one is worse."""
+    lines = [*comparison.warnings, comparison.verdict]
+    return Answer(comparison.to_dict(), comparison.list_tables(), lines, int(not comparison.passed))
 
 
 def show_predictions(report: PredictionReport) -> Answer:

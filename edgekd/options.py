@@ -40,3 +40,33 @@ PrecisionOption = Annotated[str | None, typer.Option("--precision", "-p", help="
 DeviceOption = Annotated[str | None, typer.Option(help="CPU, GPU or NPU; the build's own where absent.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Processor threads of the engine.")]
 DataOption = Annotated[Path | None, typer.Option("--data", help="Data set; golden frames where absent.")]
+ReferenceOption = Annotated[
+    Path | None, typer.Option("--reference", help="Recording of the student; the run's own where absent.")
+]
+MinQueriesOption = Annotated[int, typer.Option(min=1, help="Frames timed at least.")]
+MinSecondsOption = Annotated[float, typer.Option(min=0, help="Seconds timed at least.")]
+StabilityOption = Annotated[
+    float | None, typer.Option(help="Go on until the median is known to ± this part of itself: 0.01.")
+]
+MaxSecondsOption = Annotated[float, typer.Option(min=0, help="Where waiting for --stability ends.")]
+ScenariosOption = Annotated[
+    list[str] | None,
+    typer.Option(help="single-stream, paced, multi-stream or offline; repeatable. Default: the first two."),
+]
+StreamsOption = Annotated[int, typer.Option(min=1, help="Frames a query in multi-stream.")]
+BatchOption = Annotated[int, typer.Option(min=1, help="Frames a query in offline.")]
+PACED = "Paced frames"
+FpsOption = Annotated[
+    list[float] | None, typer.Option(help="Frames a second; repeatable. Default: 30.", rich_help_panel=PACED)
+]
+JitterOption = Annotated[
+    float, typer.Option(help="Arrivals move by up to this part of a period.", rich_help_panel=PACED)
+]
+QueueOption = Annotated[int, typer.Option(min=1, help="Frames that can wait.", rich_help_panel=PACED)]
+DropOption = Annotated[
+    str, typer.Option(help="Frame dropped when all places are taken: oldest, newest.", rich_help_panel=PACED)
+]
+DeadlineOption = Annotated[
+    float | None,
+    typer.Option(help="A mask later than this is a miss; one period where absent.", rich_help_panel=PACED),
+]

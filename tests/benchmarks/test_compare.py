@@ -40,6 +40,7 @@ def test_ratios_are_to_the_first_report(write: Callable[..., Path]) -> None:
     assert comparison.warnings == ()
     table = comparison.to_table()
     assert table.rows[0][1:] == ("4.000 ms (1.00)", "1.000 ms (0.25)")
+    assert comparison.passed
     json.dumps(comparison.to_dict(), allow_nan=False)
 
 
@@ -60,7 +61,10 @@ def test_parity_of_two_bundles_is_compared_with_a_warning(
     content["manifest_sha256"] = "c" * 64
     (tmp_path / "b.json").write_text(json.dumps(content))
     comparison = compare_reports([tmp_path / "a", tmp_path / "b.json"])
-    assert [(row["quantity"], row["values"]) for row in comparison.rows] == [("pixels equal", [1.0, 1.0])]
+    assert [(row["quantity"], row["values"]) for row in comparison.rows] == [
+        ("gate passed", [1.0, 1.0]),
+        ("pixels equal", [1.0, 1.0]),
+    ]
     assert "different bundles" in comparison.warnings[0]
 
 

@@ -50,11 +50,12 @@ def test_conditions_are_means_and_maxima(tmp_path: Path) -> None:
     write(tmp_path, "sys/class/thermal/thermal_zone2/temp", "N/A\n")
     for core, khz in enumerate((1_000_000, 2_000_000)):
         write(tmp_path, f"sys/devices/system/cpu/cpu{core}/cpufreq/scaling_cur_freq", str(khz))
-    assert describe_conditions(tmp_path) == {
-        "load_average_1min": 0.75,
-        "clock_mhz": 1500.0,
-        "temperature_c": 63.2,
-    }
+    write(tmp_path, "sys/class/devfreq/17000000.gpu/cur_freq", "1300500000")
+    facts = describe_conditions(tmp_path)
+    assert facts["load_average_1min"] == 0.75
+    assert facts["clock_mhz"] == 1500.0
+    assert facts["temperature_c"] == 63.2
+    assert facts["gpu_clock_mhz"] == 1300.5
 
 
 def test_what_is_absent_is_not_measured_and_never_zero(
@@ -82,6 +83,26 @@ def test_gpu_and_power_mode_come_from_their_tools(tmp_path: Path, monkeypatch: p
     assert facts["gpu"]["name"] == "Some GPU"
     assert facts["gpu"]["temperature.gpu"] == "48"
     assert facts["jetson"]["power_mode"] == "NV Power Mode: MAXN 0"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reasons"),
+    [
+        ("1380, 61, 0x0000000000000001", []),
+        ("900, 88, 0x0000000000000024", ["power cap", "software thermal slowdown"]),
+        ("900, 88, [N/A]", NOT_MEASURED),
+    ],
+)
+def test_gpu_says_why_its_clock_is_lowered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, reasons: object
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!{sys.executable}\nprint({answer!r})\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    facts = describe_conditions(tmp_path)
+    assert facts["gpu_throttle_reasons"] == reasons
+    assert facts["gpu_temperature_c"] == float(answer.split(", ")[1])
 
 
 def test_importing_the_room_loads_no_torch_and_no_engine() -> None:

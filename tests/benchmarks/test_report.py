@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from edgekd.benchmarks import run_benchmark, run_parity, write_report
+from edgekd.benchmarks import PaceConfig, ScenarioConfig, StopRule, run_benchmark, run_parity, write_report
 from edgekd.benchmarks.html import Html, build_table, element
 from edgekd.benchmarks.report import DISCLAIMER
 from edgekd.bundle import Bundle, Recording
@@ -35,7 +35,8 @@ def page(
 
     def write(**changes: Any) -> str:
         parity = run_parity(bundle, data=data, quiet=True)
-        latency = run_benchmark(bundle, min_queries=120, min_seconds=0, quiet=True)
+        paced = ScenarioConfig(("single-stream", "paced"), paces=(PaceConfig(fps=500),))
+        latency = run_benchmark(bundle, rule=StopRule(120, 0), scenarios=paced, quiet=True)
         models = [
             {
                 "name": EVIL,
@@ -65,7 +66,7 @@ def page(
 class _Reader(html.parser.HTMLParser):
     """Collects tags with their attributes and checks that they close in order."""
 
-    void = frozenset({"meta", "link", "img"})
+    void = frozenset({"meta", "link", "img", "input"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,7 +98,7 @@ def test_page_is_whole_escaped_and_asks_for_nothing(page: Callable[..., str]) ->
     assert "&lt;script&gt;" in text
     for tag, attributes in reader.tags:
         for name in ("src", "href"):
-            assert (attributes.get(name) or "data:").startswith("data:"), tag
+            assert (attributes.get(name) or "data:").startswith(("data:", "#")), tag
     assert not re.search(r"url\(|@import|https?://", text.replace("http://www.w3.org/2000/svg", ""))
     assert DISCLAIMER in text
     assert not re.search(r"\bnan\b|>None<|\$[a-z]", re.sub(r"base64,[^\"]*", "", text))
@@ -112,11 +113,22 @@ def test_page_is_accessible(page: Callable[..., str]) -> None:
     assert names.count("h1") == 1
     assert names.count("caption") == names.count("table") >= 6
     pictures = [attributes for tag, attributes in reader.tags if tag == "img"]
-    assert len(pictures) == 6
-    assert all(len(picture["alt"] or "") > 20 for picture in pictures)
+    bases = [picture for picture in pictures if "class" not in picture]
+    layers = [picture for picture in pictures if "class" in picture]
+    assert len(bases) == 6
+    assert len(layers) == 4 * 6
+    # The bare frame is behind every view; what is seen stands with the view.
+    assert all(picture["alt"] == "" for picture in bases)
+    assert all(len(picture["alt"] or "") > 20 for picture in layers)
     drawings = [attributes for tag, attributes in reader.tags if tag == "svg"]
-    assert len(drawings) == 3
+    # Distribution, tail, pace, stages, differences, tradeoff; each once for wide pages and once for phones.
+    assert len(drawings) == 2 * 6
     assert all(drawing["role"] == "img" and drawing["aria-label"] for drawing in drawings)
+    identities = [attributes["id"] for _, attributes in reader.tags if "id" in attributes]
+    assert len(identities) == len(set(identities))
+    targets = [attributes["href"] for tag, attributes in reader.tags if tag == "a"]
+    assert targets[0] == "#verdict"
+    assert {str(target)[1:] for target in targets} <= set(identities)
     levels = [int(tag[1]) for tag in names if re.fullmatch(r"h\d", tag)]
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
@@ -131,6 +143,18 @@ def test_page_is_accessible(page: Callable[..., str]) -> None:
 def test_verdict_comes_first(page: Callable[..., str], changes: dict[str, Any], headline: str) -> None:
     text = page(**changes)
     assert re.search(r"<h2>([^<]*)", text)[1] == headline  # type: ignore[index]
+    assert "is the fastest" in text
+    assert "with 95 % confidence" in text
+
+
+def test_build_that_was_not_run_is_nowhere_shown_as_passed(page: Callable[..., str]) -> None:
+    text = page()
+    cards = re.findall(r"<li><h3>(.*?)</h3>(.*?)</li>", text)
+    tags = {name: re.findall(r'class="tag (\w+)">([^<]*)', card) for name, card in cards}
+    assert tags["onnx-fp32-cpu"] == [("good", "non-inferior")]
+    assert tags["openvino-fp32-cpu"][0][0] == "bad"
+    assert tags["tensorrt-rtx-fp32-gpu"] == [("rest", "not run")]
+    assert "this machine has no such device" in dict(cards)["tensorrt-rtx-fp32-gpu"]
 
 
 def test_verdicts_of_passing_and_undecided_builds(
@@ -162,7 +186,7 @@ def test_stages_are_drawn_to_scale(page: Callable[..., str]) -> None:
         "name": "a",
         "load_ns": 1,
         "first_ns": 1,
-        "percentiles_ms": dict.fromkeys(("p50", "p90", "p99", "max"), 3.0),
+        "percentiles_ms": dict.fromkeys(("p50", "p90", "p99", "p99.9", "max"), 3.0),
         "stage_percentiles_ms": {"preprocess": {"p50": 1.0}, "infer": {"p50": 2.0}},
         "num_samples": 2,
         "samples_ns": [3_000_000, 3_000_000],
@@ -173,8 +197,9 @@ def test_stages_are_drawn_to_scale(page: Callable[..., str]) -> None:
         float(re.search(r'width="([\d.]+)"', rect)[1])  # type: ignore[index]
         for rect in re.findall(r"<rect [^>]*><title>[^<]*</title>", text)
     ]
-    assert len(widths) == 2
+    assert len(widths) == 4
     assert math.isclose(widths[1], 2 * widths[0], rel_tol=0.01)
+    assert math.isclose(widths[3], 2 * widths[2], rel_tol=0.01)
 
 
 def test_helper_escapes_everything_but_its_own_html() -> None:

@@ -1,0 +1,137 @@
+"""What result files hold that can be put side by side: a value a build and quantity, with its samples."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from edgekd.benchmarks.latency_tables import list_scenarios
+from edgekd.benchmarks.quantiles import SUMMARY
+from edgekd.benchmarks.result_files import Kind, read_result
+from edgekd.benchmarks.tables import METRIC_NAMES
+from edgekd.errors import InputError
+
+Unit = Literal["ms", "score", "Δ", "part", "verdict", "1/s", "mJ", "rate"]
+FILES = ("parity.json", "parity/parity.json", "benchmark.json")
+"""Where a result folder may hold results; the second is what `edgekd benchmark --out` makes."""
+DISTURBED = ("busy", "held back", "throttled", "hot", "paced")
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantity:
+    """One value of one build in one column.
+
+    Attributes:
+        value: None where it was not measured.
+        samples_ns: what a latency was taken from; of a throughput, what its queries took.
+        events, trials: what a rate was taken from.
+    """
+
+    value: float | None
+    samples_ns: tuple[int, ...] = ()
+    events: int = 0
+    trials: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """One report: everything that was read from its files.
+
+    Attributes:
+        name: as given on the command line.
+        contents: kind and content of each file.
+        quantities: by (build, quantity, unit).
+        disturbed: builds whose own warnings say that the machine was not quiet.
+    """
+
+    name: str
+    contents: tuple[tuple[Kind, dict[str, Any]], ...]
+    quantities: dict[tuple[str, str, Unit], Quantity]
+    disturbed: frozenset[str]
+
+    @property
+    def builds(self) -> set[str]:
+        """Names of the builds it has."""
+        return {build for build, _, _ in self.quantities}
+
+    def collect(self, *keys: str) -> frozenset[str]:
+        """Return the values of these keys in all files."""
+        return frozenset(
+            str(content[key]) for _, content in self.contents for key in keys if content.get(key)
+        )
+
+
+def read_column(path: Path) -> Column:
+    """Read a result file, or every result in a folder.
+
+    Raises:
+        InputError: there is no result, or one is damaged.
+        IntegrityError: a file was written by a newer program.
+    """
+    files = [path / name for name in FILES if (path / name).is_file()] if path.is_dir() else [path]
+    if not files:
+        raise InputError(f"{path} holds no result", expected="parity.json or benchmark.json in it")
+    contents = tuple(read_result(file) for file in files)
+    quantities: dict[tuple[str, str, Unit], Quantity] = {}
+    disturbed: set[str] = set()
+    try:
+        for kind, content in contents:
+            quantities.update(_list_quantities(kind, content))
+            disturbed.update(_find_disturbed(kind, content))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"a result in {', '.join(map(str, files))} is damaged",
+            received=f"{type(error).__name__}: {error}",
+        ) from error
+    return Column(str(path), contents, quantities, frozenset(disturbed))
+
+
+def _list_quantities(
+    kind: Kind, content: Mapping[str, Any]
+) -> Iterator[tuple[tuple[str, str, Unit], Quantity]]:
+    if kind == "benchmark":
+        yield from _list_latencies(content)
+    elif kind == "parity":
+        for result in content["results"]:
+            yield from _list_scores(result)
+    else:
+        raise KeyError(f"{kind} holds no quantity")
+
+
+def _list_latencies(content: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str, Unit], Quantity]]:
+    for result in content["results"]:
+        name, samples = result["name"], tuple(result.get("samples_ns", ()))
+        for key in SUMMARY:
+            if key in result["percentiles_ms"]:
+                yield (name, key, "ms"), Quantity(result["percentiles_ms"][key], samples)
+        energy = result.get("energy")
+        if isinstance(energy, Mapping):
+            yield (name, "energy a frame", "mJ"), Quantity(1e3 * energy["joules_a_frame"])
+    for name, one in list_scenarios(content, "paced"):
+        yield (name, f"{one['name']}: p99", "ms"), Quantity(one["percentiles_ms"]["p99"])
+        missed = Quantity(one["miss_rate"], events=one["missed"], trials=one["num_frames"])
+        yield (name, f"{one['name']}: missed", "rate"), missed
+    for kind in ("multi-stream", "offline"):
+        for name, one in list_scenarios(content, kind):
+            rate = Quantity(one["frames_per_second"], tuple(one["samples_ns"]))
+            yield (name, f"{one['name']}: frames a second", "1/s"), rate
+
+
+def _list_scores(result: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str, Unit], Quantity]]:
+    build = result["candidate"]
+    yield (build, "gate passed", "verdict"), Quantity(float(result["passed"]))
+    yield (build, "pixels equal", "part"), Quantity(result["pixel_agreement"])
+    scores = result.get("candidate_scores") or {}
+    for name, difference in result.get("differences", {}).items():
+        if name in scores:
+            yield (build, METRIC_NAMES[name], "score"), Quantity(scores[name])
+        yield (build, f"Δ{METRIC_NAMES[name]}", "Δ"), Quantity(difference["delta"])
+
+
+def _find_disturbed(kind: Kind, content: Mapping[str, Any]) -> Iterator[str]:
+    results: Sequence[Mapping[str, Any]] = content["results"] if kind == "benchmark" else ()
+    for result in results:
+        if any(text.startswith(DISTURBED) for text in result.get("warnings", ())):
+            yield result["name"]

@@ -1,0 +1,69 @@
+"""The verdict of the gate in one line, for the page and for the command line alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from edgekd.tables import format_ms
+
+Mood = Literal["good", "bad", "open"]
+
+
+def describe_gate(parity: Mapping[str, Any] | None, note: str | None = None) -> tuple[Mood, str, list[str]]:
+    """Return mood, headline and reasons of a gate.
+
+    Args:
+        parity: ``ParityReport.to_dict()``, None where it was not run.
+        note: what the gate was, or why there is none.
+    """
+    if parity is None:
+        reason = "Nothing here shows that the engines do what the student did."
+        return "open", "Parity was not measured", [*([_start_sentence(note)] if note else []), reason]
+    results = parity["results"]
+    on_data = any(result["kind"] == "data" for result in results)
+    reasons = [] if on_data or not note else [_start_sentence(note)]
+    reasons += [f"{result['candidate']}: {reason}" for result in results for reason in result["reasons"]]
+    reasons += [f"{one['name']} was not run: {one['reason']}" for one in parity["skipped"]]
+    if parity["passed"]:
+        count = f"{len(results)} build{'s' if len(results) != 1 else ''}"
+        headline = (
+            f"Parity passed: {count} non-inferior to the student"
+            if on_data
+            else f"Consistent: {count} in agreement with the student on the golden frames"
+        )
+        return "good", headline, reasons
+    conclusions = {result["conclusion"] for result in results if not result["passed"]}
+    if conclusions == {"inconclusive"}:
+        return "open", "Parity is undecided, which counts as failed", reasons
+    return "bad", "Parity failed", reasons or ["At least one build does not do what the student did."]
+
+
+def describe_speed(latency: Mapping[str, Any] | None) -> list[str]:
+    """Return a sentence on the fastest build, and one on its frames in time at each pace."""
+    timed = [one for one in (latency or {}).get("results", ()) if one["percentiles_ms"]["p50"] is not None]
+    if not timed:
+        return []
+    fastest = min(timed, key=lambda one: one["percentiles_ms"]["p50"])
+    name, found = fastest["name"], list[str]()
+    median = format_ms(fastest["percentiles_ms"]["p50"])
+    found.append(f"{name} is the fastest: half of the frames take at most {median} ms.")
+    for one in fastest.get("scenarios", ()):
+        if one["scenario"] == "paced" and one["miss_rate_upper"] is not None:
+            found.append(
+                f"At {one['fps']:g} frames a second {one['missed']} of {one['num_frames']} miss the deadline "
+                f"of {one['deadline_ms']:.3g} ms: at most {one['miss_rate_upper']:.1%} with 95 % confidence."
+            )
+    return found
+
+
+def choose_mood(result: Mapping[str, Any]) -> Mood:
+    """Return how a build's verdict is coloured."""
+    if result["passed"]:
+        return "good"
+    return "open" if result["conclusion"] == "inconclusive" else "bad"
+
+
+def _start_sentence(text: str) -> str:
+    ended = text if text.endswith((".", "!", "?")) else f"{text}."
+    return ended[0].upper() + ended[1:]

@@ -1,0 +1,279 @@
+"""Meters on the real formats: RAPL and INA3221 files, tegrastats lines of several boards, NVML's calls."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgekd.benchmarks.energy import EnergyResult, measure_energy
+from edgekd.benchmarks.jetson_power import (
+    Ina3221Meter,
+    TegrastatsMeter,
+    describe_total,
+    parse_tegrastats,
+    sum_rails,
+)
+from edgekd.benchmarks.latency import measure_latency
+from edgekd.benchmarks.nvml import NvmlMeter
+from edgekd.benchmarks.power import RaplMeter, find_meter
+from edgekd.tables import NOT_MEASURED
+
+FRAMES = [np.zeros((2, 2), np.uint8)]
+
+# One line of each generation as the tool prints it (L4T 32 without units; R35, R36; R36 with a maximum).
+NANO = (
+    "RAM 613/3964MB (lfb 634x4MB) SWAP 0/1982MB (cached 0MB) CPU [2%@102,1%@102,0%@102,0%@102] EMC_FREQ 0% "
+    "GR3D_FREQ 0% PLL@39C CPU@40.5C PMIC@100C GPU@41C AO@46C thermal@41C POM_5V_IN 900/943 POM_5V_GPU 0/0 "
+    "POM_5V_CPU 123/123"
+)
+TX1 = (
+    "RAM 1179/3983MB (lfb 120x4MB) IRAM 0/252kB(lfb 252kB) CPU [1%@102,4%@102,0%@102,0%@102] EMC_FREQ 7%@408 "
+    "GR3D_FREQ 0%@76 APE 25 AO@42.5C CPU@37.5C GPU@39C Tdiode@42.75C VDD_IN 2532/2698 VDD_CPU 76/178 "
+    "VDD_GPU 19/19"
+)
+XAVIER_NX = (
+    "07-09-2024 13:31:31 RAM 3168/6851MB (lfb 2x4MB) SWAP 161/3426MB (cached 0MB) CPU [23%@1397,17%@1192,off,"
+    "off,off,off] EMC_FREQ 2%@204 GR3D_FREQ 0%@[114] VIC_FREQ 115 APE 150 AUX@45C CPU@46.5C PMIC@50C "
+    "VDD_IN 2763mW/2846mW VDD_CPU_GPU_CV 650mW/670mW VDD_SOC 650mW/711mW"
+)
+AGX_ORIN = (
+    "RAM 9011/30536MB (lfb 6x4MB) CPU [100%@2201,100%@2201] EMC_FREQ 1%@2133 GR3D_FREQ 14%@[407,407] "
+    "NVDLA0_FREQ @1600 APE 174 CV0@73.625C tj@77.281C VDD_GPU_SOC 3150mW/2971mW VDD_CPU_CV 14312mW/12415mW "
+    "VIN_SYS_5V0 4968mW/5048mW VDDQ_VDD2_1V8AO 1091mW/1091mW"
+)
+ORIN_NANO = (
+    "08-12-2026 15:28:04 RAM 2390/7486MB (lfb 4x4MB) CPU [6%@729,4%@729] GR3D_FREQ 0% cpu@45.687C/45.687C "
+    "tj@46.843C/46.843C VDD_IN 3848mW/3848mW/3848mW VDD_CPU_GPU_CV 606mW/606mW/606mW "
+    "VDD_SOC 1174mW/1174mW/1174mW"
+)
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "rails", "total_w"),
+    [
+        (NANO, {"POM_5V_IN": 0.9, "POM_5V_GPU": 0.0, "POM_5V_CPU": 0.123}, 0.9),
+        (TX1, {"VDD_IN": 2.532, "VDD_CPU": 0.076, "VDD_GPU": 0.019}, 2.532),
+        (XAVIER_NX, {"VDD_IN": 2.763, "VDD_CPU_GPU_CV": 0.65, "VDD_SOC": 0.65}, 2.763),
+        (ORIN_NANO, {"VDD_IN": 3.848, "VDD_CPU_GPU_CV": 0.606, "VDD_SOC": 1.174}, 3.848),
+        (
+            AGX_ORIN,
+            {"VDD_GPU_SOC": 3.15, "VDD_CPU_CV": 14.312, "VIN_SYS_5V0": 4.968, "VDDQ_VDD2_1V8AO": 1.091},
+            22.43,
+        ),
+    ],
+)
+def test_tegrastats_of_each_generation(line: str, rails: dict[str, float], total_w: float) -> None:
+    assert parse_tegrastats(line) == rails
+    assert parse_tegrastats(line + "\n") == rails
+    assert sum_rails(rails) == pytest.approx(total_w)
+
+
+def test_what_tegrastats_does_not_say_is_no_rail() -> None:
+    assert parse_tegrastats("") == {}
+    assert parse_tegrastats("RAM 613/3964MB SWAP 0/1982MB IRAM 0/252kB CPU [1%@102] GR3D_FREQ 0%") == {}
+    assert describe_total(parse_tegrastats(NANO)) == "the input rail POM_5V_IN"
+    assert describe_total(parse_tegrastats(AGX_ORIN)) == "the sum of VDD_CPU_CV, VDD_GPU_SOC, VIN_SYS_5V0"
+
+
+def test_ina3221_rails_are_millivolts_times_milliamperes(tmp_path: Path) -> None:
+    chips = tmp_path / "sys/class/hwmon"
+    write(chips / "hwmon0/name", "cpu_thermal")
+    write(chips / "hwmon3/name", "ina3221")
+    for channel, (label, mv, ma) in enumerate(
+        (("VDD_GPU_SOC", 843, 6170), ("VDD_CPU_CV", 780, 3437), ("VIN_SYS_5V0", 4968, 953)), start=1
+    ):
+        write(chips / f"hwmon3/in{channel}_label", label)
+        write(chips / f"hwmon3/in{channel}_input", str(mv))
+        write(chips / f"hwmon3/curr{channel}_input", str(ma))
+    write(chips / "hwmon3/in7_label", "sum of shunt voltages")
+    write(chips / "hwmon3/in7_input", "8")
+    write(chips / "hwmon4/name", "ina3221")
+    write(chips / "hwmon4/in1_label", "NC")
+    write(chips / "hwmon4/in2_label", "VDDQ_VDD2_1V8AO")
+    write(chips / "hwmon4/in2_input", "1800")
+    write(chips / "hwmon4/curr2_input", "341")
+    meter = find_meter(tmp_path)
+    assert isinstance(meter, Ina3221Meter)
+    rails = meter.read_power_w() or {}
+    assert rails["VDD_GPU_SOC"] == pytest.approx(5.20131)
+    assert set(rails) == {"VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0", "VDDQ_VDD2_1V8AO"}
+    assert sum_rails(rails) == pytest.approx(5.20131 + 2.68086 + 4.734504)
+    assert meter.read_energy_j() is None
+
+
+def test_rapl_counts_packages_only_and_over_its_end(tmp_path: Path) -> None:
+    zones = tmp_path / "sys/class/powercap"
+    for zone, name, energy in (
+        ("intel-rapl:0", "package-0", 262_143_000_000),
+        ("intel-rapl:0:0", "core", 5),
+        ("intel-rapl:1", "package-1", 1_000_000),
+        ("intel-rapl:2", "psys", 9),
+    ):
+        write(zones / zone / "name", name)
+        write(zones / zone / "energy_uj", str(energy))
+        write(zones / zone / "max_energy_range_uj", "262143328850")
+    meter = RaplMeter.find(tmp_path)
+    assert meter is not None
+    assert meter.covers == "2 processor packages"
+    assert meter.read_energy_j() == 0.0
+    write(zones / "intel-rapl:0/energy_uj", "671149")  # past the end: 328850 + 1 + 671149 - 0 µJ
+    write(zones / "intel-rapl:1/energy_uj", "3500000")
+    assert meter.read_energy_j() == pytest.approx(1.0 + 2.5, abs=1e-5)
+    assert meter.read_energy_j() == pytest.approx(3.5, abs=1e-5)
+
+
+class FakeNvml:
+    """The five calls with the status and values of a GPU."""
+
+    def __init__(self, energy_mj: int | None, power_mw: int | None, devices: int = 1) -> None:
+        self.energy_mj, self.power_mw, self.devices, self.closed = energy_mj, power_mw, devices, False
+
+    def nvmlInit_v2(self) -> int:  # noqa: N802
+        return 0
+
+    def nvmlDeviceGetHandleByIndex_v2(self, index: int, device: Any) -> int:  # noqa: N802
+        return 0 if index < self.devices else 2
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, device: Any, value: Any) -> int:  # noqa: N802
+        return self._answer(self.energy_mj, value)
+
+    def nvmlDeviceGetPowerUsage(self, device: Any, value: Any) -> int:  # noqa: N802
+        return self._answer(self.power_mw, value)
+
+    def nvmlShutdown(self) -> int:  # noqa: N802
+        self.closed = True
+        return 0
+
+    @staticmethod
+    def _answer(known: int | None, value: Any) -> int:
+        if known is None:
+            return 3  # NVML_ERROR_NOT_SUPPORTED
+        value._obj.value = known
+        return 0
+
+
+def test_nvml_counts_energy_or_reads_power() -> None:
+    counting = NvmlMeter.find(lambda _: FakeNvml(energy_mj=12_500, power_mw=9))
+    assert counting is not None
+    assert (counting.read_energy_j(), counting.read_power_w()) == (12.5, None)
+    reading = NvmlMeter.find(lambda _: FakeNvml(energy_mj=None, power_mw=61_250))
+    assert reading is not None
+    assert (reading.read_energy_j(), reading.read_power_w()) == (None, {"GPU": 61.25})
+    reading.close()
+    assert NvmlMeter.find(lambda _: FakeNvml(None, None)) is None
+    assert NvmlMeter.find(lambda _: FakeNvml(1, 1, devices=0)) is None
+
+
+def test_machine_without_a_meter_says_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(NvmlMeter, "find", classmethod(lambda cls: None))
+    assert find_meter(tmp_path) is None
+    # A counter that only root may read is none.
+    zone = tmp_path / "sys/class/powercap/intel-rapl:0"
+    write(zone / "name", "package-0")
+    write(zone / "max_energy_range_uj", "262143328850")
+    (zone / "energy_uj").mkdir()
+    assert find_meter(tmp_path) is None
+    result = measure_latency(Segmenter, FRAMES, min_queries=2, min_seconds=0, num_warmup=0)
+    assert result.to_dict()["energy"] == NOT_MEASURED
+
+
+def test_tegrastats_is_read_line_by_line_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "tegrastats"
+    tool.write_text(
+        f"#!{sys.executable}\nimport sys, time\nassert sys.argv[1:] == ['--interval', '100']\n"
+        f"while True:\n    print({XAVIER_NX!r}, flush=True)\n    time.sleep(0.005)\n"
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    meter = TegrastatsMeter.find()
+    assert meter is not None
+    assert meter.covers == "the input rail VDD_IN"
+    result = measure_energy(Segmenter(0.002), FRAMES, meter, 0.4)
+    meter.close()
+    assert result is not None
+    assert result.joules / result.seconds == pytest.approx(2.763)
+    assert result.num_readings >= 5
+    assert meter.read_power_w is not None
+    tool.write_text(f"#!{sys.executable}\nprint('RAM 1/2MB')\n")
+    assert TegrastatsMeter.find() is None
+
+
+class Segmenter:
+    """Takes a while for a frame."""
+
+    stages: dict[str, Any] = {}  # noqa: RUF012
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+
+    def segment(self, frames: Any) -> Any:
+        time.sleep(self.seconds)
+        return frames
+
+    def close(self) -> None:
+        pass
+
+
+class CountingMeter:
+    """A device of 3 W at rest, and of 10 W as soon as it has been asked twice."""
+
+    name, covers = "test", "all"
+
+    def __init__(self) -> None:
+        self.begin, self.joules, self.reads = time.perf_counter(), 0.0, 0
+
+    def read_energy_j(self) -> float | None:
+        now = time.perf_counter()
+        self.joules += (3.0 if self.reads < 2 else 10.0) * (now - self.begin)
+        self.begin, self.reads = now, self.reads + 1
+        return self.joules
+
+    def read_power_w(self) -> Mapping[str, float] | None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+
+def test_energy_of_a_frame_and_its_part_above_idle() -> None:
+    meter = CountingMeter()
+    result = measure_energy(Segmenter(0.004), FRAMES, meter, 0.3)
+    assert result is not None
+    facts = result.to_dict()
+    assert facts["idle_w"] == pytest.approx(3, rel=0.02)
+    assert facts["mean_w"] == pytest.approx(10, rel=0.02)
+    assert facts["joules_a_frame"] == pytest.approx(10 * facts["seconds"] / facts["num_frames"], rel=0.02)
+    assert facts["joules_a_frame_above_idle"] == pytest.approx(0.7 * facts["joules_a_frame"], rel=0.05)
+    json.dumps(facts, allow_nan=False)
+
+
+def test_power_that_was_read_too_seldom_is_no_energy() -> None:
+    class Silent(CountingMeter):
+        def read_energy_j(self) -> float | None:
+            return None
+
+        def read_power_w(self) -> Mapping[str, float] | None:
+            return {} if self.reads else {"VDD_IN": 5.0}
+
+    assert measure_energy(Segmenter(0.001), FRAMES, Silent(), 0.02) is None
+
+
+def test_energy_is_part_of_a_latency_result() -> None:
+    result = measure_latency(
+        Segmenter, FRAMES, min_queries=5, min_seconds=0.05, num_warmup=0, meter=CountingMeter()
+    )
+    assert isinstance(result.energy, EnergyResult)
+    assert result.to_dict()["energy"]["source"] == "test"

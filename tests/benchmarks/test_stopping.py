@@ -1,0 +1,85 @@
+"""How long is long enough, and how sure a rate is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgekd.benchmarks.latency import measure_latency
+from edgekd.benchmarks.quantiles import bound_rate
+from edgekd.benchmarks.stopping import StopRule, measure_instability
+from edgekd.errors import UsageError
+
+FRAMES = [np.zeros((2, 2), np.uint8)]
+
+
+class Segmenter:
+    stages: dict = {}  # noqa: RUF012
+
+    def segment(self, frames: object) -> object:
+        return frames
+
+    def close(self) -> None:
+        pass
+
+
+def test_instability_is_the_interval_of_the_median() -> None:
+    rng = np.random.default_rng(0)
+    # Independent samples: the half width is about 1.96 * 1.2533 * sd / sqrt(n).
+    widths = [measure_instability((1000 + rng.normal(0, 50, 4000)).tolist()) for _ in range(40)]
+    expected = 1.96 * 1.2533 * 50 / np.sqrt(4000) / 1000
+    assert np.mean([width for width in widths if width is not None]) == pytest.approx(expected, rel=0.25)
+    assert measure_instability([1000] * 99) is None
+    assert measure_instability([1000] * 100) == 0.0
+    # A drift makes neighbours alike: the interval must grow although the values are the same.
+    drifting = np.sort(1000 + rng.normal(0, 50, 4000)).tolist()
+    assert (measure_instability(drifting) or 0) > 10 * expected
+
+
+def test_stability_prolongs_a_measurement_but_not_for_ever() -> None:
+    quick = measure_latency(Segmenter, FRAMES, min_queries=120, min_seconds=0, num_warmup=0)
+    assert len(quick.samples_ns) == 120
+    endless = measure_latency(
+        Segmenter, FRAMES, min_queries=1, min_seconds=0, stability=1e-9, max_seconds=0.3, num_warmup=0
+    )
+    assert endless.samples_ns.sum() + len(endless.samples_ns) * 1000 > 0.25e9
+    assert any("not settled" in text for text in endless.warnings)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        StopRule(min_queries=0),
+        StopRule(min_seconds=-1),
+        StopRule(stability=0),
+        StopRule(stability=1.5),
+        StopRule(max_seconds=-1),
+    ],
+)
+def test_rules_that_cannot_be_meant_are_refused(rule: StopRule) -> None:
+    with pytest.raises(UsageError):
+        rule.check()
+
+
+@pytest.mark.parametrize(
+    ("events", "trials", "bound"),
+    [
+        # Closed forms: none in n is 1 - 0.05^(1/n); all but one in n is 0.95^(1/n).
+        (0, 100, 1 - 0.05**0.01),
+        (99, 100, 0.95**0.01),
+        (100, 100, 1.0),
+        # Tables of Clopper and Pearson, one-sided 95 %.
+        (1, 10, 0.3942),
+        (3, 100, 0.0757),
+        (30, 3000, 0.013557),
+    ],
+)
+def test_upper_bound_of_a_rate(events: int, trials: int, bound: float) -> None:
+    assert bound_rate(events, trials) == pytest.approx(bound, rel=2e-3)
+
+
+def test_upper_bound_covers_the_rate_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(1)
+    bounds = {k: bound_rate(k, 200) or 0 for k in range(40)}
+    covered = [bounds[int(k)] >= 0.03 for k in rng.binomial(200, 0.03, 4000)]
+    assert 0.95 <= np.mean(covered) < 0.99
