@@ -25,6 +25,13 @@ def test_attention_by_hand() -> None:
     assert attention_transfer(student, teacher).item() == pytest.approx(1.0)
 
 
+def test_attention_squares_its_features() -> None:
+    # Maps (1, 4) and (1, 1): the cosine of their unit vectors is 5 / sqrt(34).
+    student = torch.tensor([1.0, -2.0]).view(1, 1, 1, 2)
+    found = attention_transfer(student, torch.ones(1, 1, 1, 2)).item()
+    assert found == pytest.approx(1 - 5 / 34**0.5, rel=1e-5)
+
+
 def test_attention_does_not_see_size_or_number_of_channels() -> None:
     teacher = draw(2, 4, 5, 5)
     assert attention_transfer(7 * teacher.repeat(1, 3, 1, 1), teacher).item() == pytest.approx(0, abs=1e-6)

@@ -12,6 +12,7 @@ import torch
 from disc_runs import build_distill_config, build_train_config, write_discs
 
 from edgekd.bundle import Bundle, load_recording, read_golden
+from edgekd.data import LoadedCases
 from edgekd.distill import (
     DistillResult,
     describe_gain,
@@ -22,6 +23,7 @@ from edgekd.distill import (
     predict_logits,
     train,
 )
+from edgekd.distill.gain import estimate_gain
 from edgekd.distill.teacher import FrozenTeacher
 from edgekd.errors import InputError, IntegrityError, UsageError
 
@@ -234,6 +236,29 @@ def test_a_run_with_its_control_says_what_it_gained(finished: DistillResult) -> 
         )
         assert gain[metric]["interval_low"] <= gain[metric]["delta"] <= gain[metric]["interval_high"]
         assert gain[metric]["num_groups"] == 3
+
+
+class Threshold(torch.nn.Module):
+    """Foreground where a pixel is above a level."""
+
+    def __init__(self, level: float) -> None:
+        super().__init__()
+        self.level = torch.nn.Parameter(torch.tensor(level))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.zeros_like(image), image - self.level], dim=1)
+
+
+def test_the_gain_is_the_students_and_not_the_controls() -> None:
+    truths = np.zeros((4, 8, 8), np.uint8)
+    truths[:, 2:6, 2:6] = 1
+    images = truths[:, None].astype(np.float32)
+    images[:, :, 0] = 0.5  # the control takes it for a lesion
+    names = tuple("abcd")
+    cases = LoadedCases(images, truths, names, names, ((8, 8),) * 4)
+    gain = estimate_gain(Threshold(0.7), Threshold(0.3), cases, 2, seed=0)
+    assert gain["dice"]["delta"] == pytest.approx(1 - 2 * 16 / (16 + 24))
+    assert gain["acc"]["delta"] == pytest.approx(8 / 64)
 
 
 @pytest.mark.parametrize(
