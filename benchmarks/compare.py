@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.atomic import staged_folder, write_text_atomic
-from edgekd.benchmarks.changes import build_changes_table, find_device, list_changes
+from edgekd.benchmarks.change_control import build_changes_table, find_device, list_changes
 from edgekd.benchmarks.quantities import Column, Quantity, Unit, read_column
 from edgekd.benchmarks.regressions import Limits, Verdict, judge_quantity
 from edgekd.benchmarks.report import write_comparison_page
