@@ -112,6 +112,9 @@ def write_comparison_page(out: Path, comparison: Mapping[str, Any], shown: Seque
         class_=f"verdict {'bad' if worse else 'good'}",
     )
     sections = {"Verdict": verdict}
+    if comparison["points"]:
+        chart = draw_tradeoff(comparison["points"])
+        sections["Accuracy against latency"] = _build_section("Accuracy against latency", chart)
     for name, table in zip(("Side by side", "Change control"), shown, strict=True):
         sections[name] = element("section", element("h2", name), _show(table, marked=True), id=_name_id(name))
     lead = f"Baseline: {comparison['reports'][0]} · EdgeKD {__version__}"

@@ -36,7 +36,7 @@ def list_tradeoff(
         if medians.get(name) is None or scores.get("dice") is None:
             continue
         reference = scores["dice"] - (one["differences"]["dice"]["delta"] or 0.0)
-        ends = (one["differences"]["dice"][key] for key in ("interval_low", "interval_high"))
+        ends = (one["differences"]["dice"].get(key) for key in ("interval_low", "interval_high"))
         low, high = (None if end is None else reference + end for end in ends)
         points.append(
             {
@@ -45,7 +45,7 @@ def list_tradeoff(
                 "dice": scores["dice"],
                 "low": low,
                 "high": high,
-                "precision": str(facts[name].get("precision_effective", "precision unknown")),
+                "series": str(facts[name].get("precision_effective", "precision unknown")),
             }
         )
     return points
