@@ -11,8 +11,8 @@ from edgekd.atomic import staged_folder, write_text_atomic
 from edgekd.benchmarks.change_control import build_changes_table, find_device, list_changes
 from edgekd.benchmarks.quantities import Column, Quantity, Unit, read_column
 from edgekd.benchmarks.regressions import Limits, Verdict, judge_quantity
-from edgekd.benchmarks.report import write_comparison_page
 from edgekd.benchmarks.report_cells import list_tradeoff
+from edgekd.benchmarks.report_comparison import write_comparison_page
 from edgekd.benchmarks.result_files import write_result
 from edgekd.errors import InputError, UsageError
 from edgekd.tables import Table, format_markdown, format_ms

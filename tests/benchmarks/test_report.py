@@ -17,7 +17,7 @@ import pytest
 
 from edgekd.benchmarks import PaceConfig, ScenarioConfig, StopRule, run_benchmark, run_parity, write_report
 from edgekd.benchmarks.html import Html, build_table, element
-from edgekd.benchmarks.report import DISCLAIMER
+from edgekd.benchmarks.report_page import DISCLAIMER
 from edgekd.bundle import Bundle, Recording
 
 EVIL = "<script>alert(1)</script>\"'&"
