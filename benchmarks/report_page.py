@@ -47,7 +47,7 @@ def build_section(name: str, *parts: Html | None) -> Html:
 
 
 def show_table(table: Table, *, marked: bool = False) -> Html:
-    """Return a table as HTML; ``marked`` sets off cells that end with ``worse``, ``better`` or ``changed``."""
+    """Return a table as HTML; ``marked`` sets off cells ending with ``worse``, ``better`` or ``changed``."""
     rows = [[_mark_cell(cell) for cell in row] for row in table.rows] if marked else table.rows
     return build_table(table.title, table.columns, rows)
 
