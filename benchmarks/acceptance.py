@@ -21,7 +21,8 @@ from edgekd.benchmarks.latency_tables import describe_missing_energy, list_laten
 from edgekd.benchmarks.parity import check_same_bundle
 from edgekd.benchmarks.parity_report import ParityReport
 from edgekd.benchmarks.recording import match_cases
-from edgekd.benchmarks.report import describe_gate, write_report
+from edgekd.benchmarks.report import write_report
+from edgekd.benchmarks.report_verdict import describe_gate
 from edgekd.benchmarks.result_files import write_result
 from edgekd.benchmarks.scenarios import ScenarioConfig
 from edgekd.benchmarks.selection import PROBES

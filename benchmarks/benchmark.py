@@ -14,13 +14,14 @@ import numpy.typing as npt
 from edgekd.benchmarks.environment import describe_environment
 from edgekd.benchmarks.latency import measure_latency
 from edgekd.benchmarks.latency_result import LatencyResult
-from edgekd.benchmarks.power import PowerMeter, find_meter
+from edgekd.benchmarks.power import find_meter
 from edgekd.benchmarks.scenarios import ScenarioConfig
 from edgekd.benchmarks.selection import Choice, Skipped, choose_builds, format_command
 from edgekd.benchmarks.stopping import StopRule
 from edgekd.bundle import Bundle, read_golden
 from edgekd.data import find_cases, hash_cases, read_frame
 from edgekd.errors import EdgeKDError
+from edgekd.runtime import ENGINES
 
 MAX_DATA_FRAMES = 32
 """Frames of a data set that are cycled through: enough sizes and contents, still in memory."""
@@ -145,11 +146,10 @@ class _Series:
     fault: EdgeKDError | None = None
 
     def measure(self, choices: Sequence[Choice]) -> None:
-        meter = find_meter()
         try:
             for choice in choices:
                 self._announce(choice)
-                result = self._measure_one(choice, meter)
+                result = self._measure_one(choice)
                 self.results.append((choice.name, result))
                 if result.interrupted:
                     self.interrupted = True
@@ -162,9 +162,6 @@ class _Series:
             if not self.results:
                 raise
             self.fault = error
-        finally:
-            if meter is not None:
-                meter.close()
 
     def list_unreached(self, choices: Sequence[Choice]) -> list[Skipped]:
         """Return the builds that were not measured: the one that failed, and those behind it."""
@@ -177,18 +174,23 @@ class _Series:
             *(Skipped(name, f"not reached after {first} failed") for name in others),
         ]
 
-    def _measure_one(self, choice: Choice, meter: PowerMeter | None) -> LatencyResult:
-        return measure_latency(
-            functools.partial(choice.load, self.bundle, self.cache, self.threads),
-            self.frames,
-            min_queries=self.rule.min_queries,
-            min_seconds=self.rule.min_seconds,
-            stability=self.rule.stability,
-            max_seconds=self.rule.max_seconds,
-            num_warmup=self.num_warmup,
-            scenarios=self.scenarios,
-            meter=meter,
-        )
+    def _measure_one(self, choice: Choice) -> LatencyResult:
+        meter = find_meter(device=choice.device or ENGINES[choice.target].device)
+        try:
+            return measure_latency(
+                functools.partial(choice.load, self.bundle, self.cache, self.threads),
+                self.frames,
+                min_queries=self.rule.min_queries,
+                min_seconds=self.rule.min_seconds,
+                stability=self.rule.stability,
+                max_seconds=self.rule.max_seconds,
+                num_warmup=self.num_warmup,
+                scenarios=self.scenarios,
+                meter=meter,
+            )
+        finally:
+            if meter is not None:
+                meter.close()
 
     def _announce(self, choice: Choice) -> None:
         if not self.quiet:

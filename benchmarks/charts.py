@@ -64,7 +64,7 @@ def draw_tradeoff(points: Sequence[Mapping[str, Any]]) -> Html:
 
     Args:
         points: each with ``name``, ``p50_ms``, ``dice``, ``low`` and ``high`` (Dice, None where unknown) and
-            ``precision``.
+            ``series``, by which it is coloured.
     """
     if not points:
         return element("p", "No build has both an accuracy and a latency.")
@@ -73,11 +73,11 @@ def draw_tradeoff(points: Sequence[Mapping[str, Any]]) -> Html:
     floor, ceiling = min(known), max(known)
     room = max(0.15 * (ceiling - floor), 0.004)
     floor, ceiling = floor - room, ceiling + room
-    precisions = list(dict.fromkeys(one["precision"] for one in points))
+    series = list(dict.fromkeys(one["series"] for one in points))
 
     def draw(canvas: Canvas) -> tuple[list[Html], float]:
         left, right = 4, canvas.width - 14
-        legend, top = draw_legend(precisions, canvas, start=4)
+        legend, top = draw_legend(series, canvas, start=4)
         bottom = top + 220.0
         scale = LogScale(low, high, left + 46, right - 10)
         ticks = [(scale.place(tick), f"{tick:.3g}") for tick in scale.list_ticks(6)]
@@ -93,7 +93,7 @@ def draw_tradeoff(points: Sequence[Mapping[str, Any]]) -> Html:
             x, y, style = (
                 scale.place(one["p50_ms"]),
                 place(one["dice"]),
-                precisions.index(one["precision"]) % 6,
+                series.index(one["series"]) % 6,
             )
             if one["low"] is not None and one["high"] is not None:
                 ends = {"y1": at(place(one["low"])), "y2": at(place(one["high"]))}

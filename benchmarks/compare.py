@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.atomic import staged_folder, write_text_atomic
-from edgekd.benchmarks.changes import build_changes_table, find_device, list_changes
+from edgekd.benchmarks.change_control import build_changes_table, find_device, list_changes
 from edgekd.benchmarks.quantities import Column, Quantity, Unit, read_column
 from edgekd.benchmarks.regressions import Limits, Verdict, judge_quantity
-from edgekd.benchmarks.report import write_comparison_page
+from edgekd.benchmarks.report_cells import list_tradeoff
+from edgekd.benchmarks.report_comparison import write_comparison_page
 from edgekd.benchmarks.result_files import write_result
 from edgekd.errors import InputError, UsageError
 from edgekd.tables import Table, format_markdown, format_ms
@@ -28,6 +29,7 @@ class Comparison:
         changes: what was measured and on what, see ``list_changes``.
         limits: what was accepted.
         warnings: reasons why the columns may not be comparable.
+        points: Dice and median latency of each build in each report that has both, see ``list_tradeoff``.
     """
 
     reports: tuple[str, ...]
@@ -35,6 +37,7 @@ class Comparison:
     changes: tuple[dict[str, Any], ...]
     limits: Limits
     warnings: tuple[str, ...]
+    points: tuple[dict[str, Any], ...] = ()
 
     @property
     def regressions(self) -> tuple[str, ...]:
@@ -63,6 +66,7 @@ class Comparison:
             "limits": dataclasses.asdict(self.limits),
             "rows": list(self.rows),
             "changes": list(self.changes),
+            "points": list(self.points),
             "warnings": list(self.warnings),
         }
 
@@ -124,6 +128,7 @@ def compare_reports(
         tuple(list_changes(columns)),
         limits,
         tuple(_find_doubts(columns)),
+        tuple(point for column in columns for point in _list_points(column)),
     )
 
 
@@ -187,6 +192,12 @@ def _have_same_data(first: Column, column: Column) -> bool:
         if all(sides):
             return sides[0] == sides[1]
     return not any((first.collect("data"), column.collect("data")))
+
+
+def _list_points(column: Column) -> list[dict[str, Any]]:
+    contents = {kind: content for kind, content in column.contents}
+    points = list_tradeoff(contents.get("parity"), contents.get("benchmark"))
+    return [{**point, "series": column.name} for point in points]
 
 
 def _find_doubts(columns: Sequence[Column]) -> Iterator[str]:

@@ -42,19 +42,16 @@ class PowerMeter(Protocol):
         ...
 
 
-def find_meter(root: Path = Path("/")) -> PowerMeter | None:
-    """Return the source that covers most of the device, or None: a board's input before one processor."""
-    finders = (
-        Ina3221Meter.find,
-        lambda _: TegrastatsMeter.find(),
-        lambda _: NvmlMeter.find(),
-        RaplMeter.find,
-    )
-    for find in finders:
-        meter = find(root)
-        if meter is not None:
-            return meter
-    return None
+def find_meter(root: Path = Path("/"), device: str = "CPU") -> PowerMeter | None:
+    """Return the source that covers most of what an engine on ``device`` takes, or None.
+
+    A board's input comes first. Else a GPU's board is taken for an engine on the GPU, the processor's
+    packages for any other: the power of a part that does not compute says nothing.
+    """
+    meter = Ina3221Meter.find(root) or TegrastatsMeter.find()
+    if meter is None and device.upper().startswith("GPU"):
+        meter = NvmlMeter.find()
+    return meter or RaplMeter.find(root)
 
 
 class RaplMeter:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from edgekd import __version__
-from edgekd.atomic import write_text_atomic
 from edgekd.benchmarks import tables
 from edgekd.benchmarks.charts import draw_differences, draw_stages, draw_tradeoff
 from edgekd.benchmarks.charts_latency import draw_distributions, draw_paces, draw_tails
-from edgekd.benchmarks.html import Html, build_table, element, escape, join
+from edgekd.benchmarks.html import Html, build_table, element
 from edgekd.benchmarks.latency_tables import (
     build_energy_table,
     build_latency_table,
@@ -24,14 +22,8 @@ from edgekd.benchmarks.latency_tables import (
 from edgekd.benchmarks.overlays import Color, Overlay
 from edgekd.benchmarks.report_cells import build_cells, list_tradeoff
 from edgekd.benchmarks.report_gallery import build_gallery
+from edgekd.benchmarks.report_page import build_section, show_table, write_page
 from edgekd.benchmarks.report_verdict import choose_mood, describe_gate, describe_speed
-from edgekd.tables import Table
-
-REPORT_FILE = "report.html"
-DISCLAIMER = (
-    "EdgeKD is not a medical device. It is research software: nothing on this page is meant for diagnosis "
-    "or for treating a patient, and no authority has examined it."
-)
 
 
 def write_report(
@@ -79,68 +71,6 @@ def write_report(
     return write_page(out, title, lead, {name: one for name, one in sections.items() if one is not None})
 
 
-def write_comparison_page(out: Path, comparison: Mapping[str, Any], shown: Sequence[Table]) -> Path:
-    """Write a comparison as a page of the same kind and return its path.
-
-    Args:
-        out: the folder.
-        comparison: ``Comparison.to_dict()``.
-        shown: its tables.
-
-    Raises:
-        MachineError: the disk is full.
-    """
-    worse = [
-        element("li", f"{row['build']} {row['quantity']} in {report}")
-        for row in comparison["rows"]
-        for report, verdict in zip(comparison["reports"], row["verdicts"], strict=True)
-        if verdict == "worse"
-    ]
-    headline = f"{len(worse)} worse than the baseline" if worse else "Nothing is worse than the baseline"
-    notes = [element("li", text) for text in comparison["warnings"]]
-    limits = comparison["limits"]
-    rule = (
-        f"Accepted: a loss of {limits['max_drop']:g} in Dice, mIoU and kappa, a fifth of it in Acc, and a "
-        f"slowdown of {limits['max_slowdown']:.0%} of a median, twice that of a p99."
-    )
-    verdict = element(
-        "section",
-        element("h2", headline),
-        element("ul", *worse, *notes) if worse or notes else None,
-        element("p", rule, class_="note"),
-        id="verdict",
-        class_=f"verdict {'bad' if worse else 'good'}",
-    )
-    sections = {"Verdict": verdict}
-    for name, table in zip(("Side by side", "Change control"), shown, strict=True):
-        sections[name] = element("section", element("h2", name), _show(table, marked=True), id=_name_id(name))
-    lead = f"Baseline: {comparison['reports'][0]} · EdgeKD {__version__}"
-    return write_page(out, "Comparison of " + " and ".join(comparison["reports"]), lead, sections)
-
-
-def write_page(out: Path, title: str, lead: str, sections: Mapping[str, Html]) -> Path:
-    """Write a page of named sections, each with the id of its name, and return its path."""
-    here = Path(__file__).parent
-    links = [
-        element("li", element("a", name, href=f"#{_name_id(name)}")) for name in sections if name != "Verdict"
-    ]
-    page = Template((here / REPORT_FILE).read_text()).substitute(
-        title=escape(title),
-        lead=escape(lead),
-        style=(here / "report.css").read_text(),
-        contents=element("nav", element("ul", *links), aria_label="Contents") if links else "",
-        sections=join(sections.values(), "\n"),
-        disclaimer=escape(DISCLAIMER),
-    )
-    path = out / REPORT_FILE
-    write_text_atomic(path, page)
-    return path
-
-
-def _name_id(name: str) -> str:
-    return name.lower().replace(" ", "-")
-
-
 def _build_verdict(
     parity: Mapping[str, Any] | None, latency: Mapping[str, Any] | None, gate_note: str | None
 ) -> Html:
@@ -168,7 +98,7 @@ def _describe_source(*parts: Mapping[str, Any] | None) -> str:
 
 
 def _build_models(models: Sequence[Mapping[str, Any]]) -> Html:
-    return _build_section("Networks", _show(tables.build_models_table(models)))
+    return build_section("Networks", show_table(tables.build_models_table(models)))
 
 
 def _build_tradeoff(parity: Mapping[str, Any] | None, latency: Mapping[str, Any] | None) -> Html | None:
@@ -179,9 +109,7 @@ def _build_tradeoff(parity: Mapping[str, Any] | None, latency: Mapping[str, Any]
         "Dice on the data of the gate over the single-stream median; up and to the left is better. The "
         "upright line is the 95 % interval of the difference to the student."
     )
-    return _build_section(
-        "Accuracy against latency", draw_tradeoff(points), element("p", note, class_="note")
-    )
+    return build_section("Accuracy against latency", draw_tradeoff(points), element("p", note, class_="note"))
 
 
 def _build_parity(parity: Mapping[str, Any]) -> Html:
@@ -201,11 +129,11 @@ def _build_parity(parity: Mapping[str, Any]) -> Html:
             )
         )
         parts.append(draw_differences(on_data))
-        parts.append(_show(tables.build_difference_table(parity)))
+        parts.append(show_table(tables.build_difference_table(parity)))
         worst = tables.build_worst_table(parity)
-        parts += [_show(worst)] if worst.rows else []
-    parts += [_show(tables.build_skipped_table(parity))] if parity["skipped"] else []
-    return _build_section("Parity", *parts)
+        parts += [show_table(worst)] if worst.rows else []
+    parts += [show_table(tables.build_skipped_table(parity))] if parity["skipped"] else []
+    return build_section("Parity", *parts)
 
 
 def _build_latency(latency: Mapping[str, Any]) -> Html:
@@ -215,7 +143,7 @@ def _build_latency(latency: Mapping[str, Any]) -> Html:
         "p99 needs at least 100 of them, p99.9 a thousand. Height of the bars: square root of the count."
     )
     parts = [
-        _show(build_latency_table(latency)),
+        show_table(build_latency_table(latency)),
         element("p", note, class_="note"),
         _list_doubts(results),
         element("h3", "Distribution"),
@@ -231,17 +159,17 @@ def _build_latency(latency: Mapping[str, Any]) -> Html:
             "dropped frames. The bound takes misses as independent; the longest run shows where they are "
             "not. Mask age: how old the shown mask is, over time."
         )
-        parts += [element("h3", "Frames in time"), draw_paces(results), _show(paced)]
+        parts += [element("h3", "Frames in time"), draw_paces(results), show_table(paced)]
         parts.append(element("p", text, class_="note"))
     stages = build_stage_table(latency)
     if stages.rows:
-        parts += [element("h3", "Stages"), draw_stages(results), _show(stages)]
+        parts += [element("h3", "Stages"), draw_stages(results), show_table(stages)]
     others = (build_throughput_table(latency), build_energy_table(latency))
-    parts += [_show(table) for table in others if table.rows]
+    parts += [show_table(table) for table in others if table.rows]
     missing = describe_missing_energy(latency)
     parts += [element("p", f"{missing[0].upper()}{missing[1:]}.", class_="note")] if missing else []
-    parts += [_show(tables.build_skipped_table(latency))] if latency["skipped"] else []
-    return _build_section("Latency", *parts)
+    parts += [show_table(tables.build_skipped_table(latency))] if latency["skipped"] else []
+    return build_section("Latency", *parts)
 
 
 def _list_doubts(results: Sequence[Mapping[str, Any]]) -> Html | None:
@@ -255,24 +183,8 @@ def _list_doubts(results: Sequence[Mapping[str, Any]]) -> Html | None:
 
 
 def _build_environment(environment: Mapping[str, Any]) -> Html:
-    return _build_section("Machine", _show(tables.build_environment_table(environment)))
+    return build_section("Machine", show_table(tables.build_environment_table(environment)))
 
 
 def _build_commands(commands: Sequence[str]) -> Html:
-    return _build_section("How to repeat", element("pre", element("code", "\n".join(commands)), tabindex="0"))
-
-
-def _build_section(name: str, *parts: Html | None) -> Html:
-    return element("section", element("h2", name), *parts, id=_name_id(name))
-
-
-def _show(table: Table, *, marked: bool = False) -> Html:
-    rows = [[_mark_cell(cell) for cell in row] for row in table.rows] if marked else table.rows
-    return build_table(table.title, table.columns, rows)
-
-
-def _mark_cell(cell: str) -> object:
-    for word, mood in (("worse", "bad"), ("better", "good"), ("changed", "open")):
-        if cell == word or cell.endswith(f" {word}"):
-            return join([cell.removesuffix(word), element("span", word, class_=f"tag {mood}")])
-    return cell
+    return build_section("How to repeat", element("pre", element("code", "\n".join(commands)), tabindex="0"))

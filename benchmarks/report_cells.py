@@ -16,9 +16,7 @@ def build_cells(parity: Mapping[str, Any] | None, latency: Mapping[str, Any] | N
     """Return a card a build; one that was not run says why and is nowhere shown as passed."""
     judged = {one["candidate"]: one for one in (parity or {}).get("results", ())}
     timed = {one["name"]: one for one in (latency or {}).get("results", ())}
-    skipped = {
-        one["name"]: one["reason"] for part in (parity, latency) for one in (part or {}).get("skipped", ())
-    }
+    skipped = {one["name"]: one for part in (parity, latency) for one in (part or {}).get("skipped", ())}
     names = list(dict.fromkeys([*timed, *judged, *skipped]))
     if not names:
         return None
@@ -38,7 +36,7 @@ def list_tradeoff(
         if medians.get(name) is None or scores.get("dice") is None:
             continue
         reference = scores["dice"] - (one["differences"]["dice"]["delta"] or 0.0)
-        ends = (one["differences"]["dice"][key] for key in ("interval_low", "interval_high"))
+        ends = (one["differences"]["dice"].get(key) for key in ("interval_low", "interval_high"))
         low, high = (None if end is None else reference + end for end in ends)
         points.append(
             {
@@ -47,27 +45,27 @@ def list_tradeoff(
                 "dice": scores["dice"],
                 "low": low,
                 "high": high,
-                "precision": str(facts[name].get("precision_effective", "precision unknown")),
+                "series": str(facts[name].get("precision_effective", "precision unknown")),
             }
         )
     return points
 
 
-def _build_card(name: str, judged: Results, timed: Results, reason: str | None) -> Html:
+def _build_card(name: str, judged: Results, timed: Results, skipped: Mapping[str, Any] | None) -> Html:
     verdict, latency = judged.get(name), timed.get(name)
     if verdict is not None:
         tag = element("span", verdict["conclusion"], class_=f"tag {choose_mood(verdict)}")
     elif latency is not None:
         tag = element("span", "not judged", class_="tag rest")
     else:
-        tag = element("span", "not run", class_="tag rest")
+        tag = element("span", (skipped or {}).get("status", "not run"), class_="tag rest")
     parts: list[Html] = [element("h3", name), tag]
     if latency is not None:
         median = latency["percentiles_ms"]["p50"]
         shown = element("span", NOT_MEASURED) if median is None else format_ms(median)
         parts.append(element("span", shown, " ", element("small", "ms p50, one frame"), class_="figure"))
-    elif reason is not None:
-        parts.append(element("p", reason, class_="note"))
+    elif skipped is not None:
+        parts.append(element("p", skipped["reason"], class_="note"))
     facts = [*_list_scores(verdict), *_list_latencies(latency)]
     if facts:
         terms = [part for key, value in facts for part in (element("dt", key), element("dd", value))]

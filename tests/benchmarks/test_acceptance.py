@@ -230,6 +230,19 @@ main()
 """
 
 
+def interrupt_after(seconds: float, command: list[str], folder: Path) -> None:
+    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=folder, env=env
+    )
+    assert process.stderr is not None
+    with process.stderr as errors:
+        assert b"measuring onnx" in errors.readline()
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+
+
 def test_without_torch_and_interrupted_by_a_signal(device_bundle: Bundle, tmp_path: Path) -> None:
     """A cart: real engines, no torch in the process, Ctrl-C while it measures."""
     out = tmp_path / "out"
@@ -239,16 +252,11 @@ def test_without_torch_and_interrupted_by_a_signal(device_bundle: Bundle, tmp_pa
     assert json.loads((out / "benchmark.json").read_text())["gate"]["passed"] is True
     second = tmp_path / "second"
     command[-1] = str(second)
-    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(
-        [*command, "--target", "onnx", "--min-seconds", "600"], stderr=subprocess.PIPE, cwd=tmp_path, env=env
-    )
-    assert process.stderr is not None
-    assert b"measuring onnx" in process.stderr.readline()
-    time.sleep(3)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
-    process.stderr.close()
+    # On a busy machine the engine may not have been loaded when Ctrl-C comes: then it comes later.
+    for seconds in (3, 15):
+        interrupt_after(seconds, [*command, "--target", "onnx", "--min-seconds", "600"], tmp_path)
+        if second.exists():
+            break
     content = json.loads((second / "benchmark.json").read_text())
     assert content["interrupted"] is True
     assert len(content["results"][0]["samples_ns"]) > 10

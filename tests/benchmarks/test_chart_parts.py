@@ -71,7 +71,7 @@ def test_charts_without_anything_to_draw_say_so() -> None:
 
 
 def test_equal_scores_are_drawn_without_a_division_by_nothing() -> None:
-    point = {"p50_ms": 2.0, "dice": 1.0, "low": None, "high": None, "precision": "fp32"}
+    point = {"p50_ms": 2.0, "dice": 1.0, "low": None, "high": None, "series": "fp32"}
     chart = draw_tradeoff([{"name": "a", **point}, {"name": "b", **point}])
     assert chart.count("<circle") == 4
     assert "nan" not in chart

@@ -80,14 +80,14 @@ def test_summary_is_in_ms_and_says_what_is_not_measured() -> None:
 def test_known_latencies_are_found_end_to_end_and_by_stage(bundle: Bundle) -> None:
     script = {"preprocess": (MS // 2,), "infer": (2 * MS, 2 * MS, 2 * MS, 6 * MS)}
     result = measure_latency(
-        lambda: load_scripted(bundle, script), FRAMES, min_queries=40, min_seconds=0, num_warmup=4
+        lambda: load_scripted(bundle, script), FRAMES, min_queries=96, min_seconds=0, num_warmup=4
     )
     # Sample i is call 1 + 4 + i of a script of four. Other work can only lengthen a call, so the shortest of
-    # the ten calls at each place of the script is what the script says.
+    # the 24 calls at each place of the script is what the script says.
     assert result.samples_ns.min() >= 2.5 * MS
-    shortest_ms = result.samples_ns.reshape(10, 4).min(axis=0) / MS
+    shortest_ms = result.samples_ns.reshape(24, 4).min(axis=0) / MS
     assert shortest_ms == pytest.approx([2.5, 2.5, 6.5, 2.5], rel=0.1)
-    infer_ms = result.stage_samples_ns["infer"].reshape(10, 4).min(axis=0) / MS
+    infer_ms = result.stage_samples_ns["infer"].reshape(24, 4).min(axis=0) / MS
     assert infer_ms == pytest.approx([2, 2, 6, 2], rel=0.1)
     assert result.stage_samples_ns["preprocess"].min() / MS == pytest.approx(0.5, rel=0.1)
     assert result.percentiles_ms["p99"] is None

@@ -134,6 +134,19 @@ def test_rapl_counts_packages_only_and_over_its_end(tmp_path: Path) -> None:
     assert meter.read_energy_j() == pytest.approx(3.5, abs=1e-5)
 
 
+def test_part_that_does_not_compute_is_not_metered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    board = NvmlMeter.find(lambda _: FakeNvml(energy_mj=1, power_mw=1))
+    monkeypatch.setattr(NvmlMeter, "find", classmethod(lambda cls: board))
+    assert find_meter(tmp_path, "GPU") is board
+    assert find_meter(tmp_path, "CPU") is None
+    zone = tmp_path / "sys/class/powercap/intel-rapl:0"
+    for name, text in (("name", "package-0"), ("energy_uj", "1"), ("max_energy_range_uj", "100")):
+        write(zone / name, text)
+    assert isinstance(find_meter(tmp_path, "CPU"), RaplMeter)
+    assert find_meter(tmp_path, "GPU.1") is board
+
+
 class FakeNvml:
     """The five calls with the status and values of a GPU."""
 

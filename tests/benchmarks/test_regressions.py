@@ -77,6 +77,11 @@ def test_planted_losses_are_marked_and_the_exit_code_is_1(bundle: Bundle, tmp_pa
     )
     page, text = (out / "report.html").read_text(), (out / "comparison.md").read_text()
     assert 'class="tag bad">worse' in page
+    assert [(point["series"], point["dice"]) for point in content["points"]] == [
+        (str(before), SCORES["dice"]),
+        (str(after), worse["dice"]),
+    ]
+    assert page.count("<svg") == 2
     assert "Change control" in page
     assert text.startswith("# Worse than in")
     # The other way round it is a gain.
