@@ -7,9 +7,9 @@ Four steps are taken in turn, in one process, in an order that changes from roun
 - bare student: forward, the same losses, backward and optimiser on a batch that lies ready;
 - bare pair: the teacher's forward before it.
 
-The figures are medians over the rounds of online ÷ bare pair and stored ÷ bare student. Beside the clock stands
-the processor time of the whole process, every thread of it, which other work on the machine disturbs less. An
-epoch with its validation is then run once more for each, with a stopwatch around the networks.
+The figures are medians over the rounds of online ÷ bare pair and stored ÷ bare student. Beside the clock
+stands the processor time of the whole process, every thread of it, which other work on the machine disturbs
+less. An epoch with its validation is then run for each, with a stopwatch around the networks.
 
 Run it as ``python -m edgekd.benchmarks.suites.step_cost --out step_cost.json``.
 """
@@ -20,7 +20,8 @@ import copy
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -93,7 +94,7 @@ def reach_second_phase(pair: Pair, data: Path, out: Path, *, stored: bool) -> St
 
 
 def build_bare_step(stage: Stage) -> Callable[[bool], None]:
-    """Return a function that trains a copy of the student on one batch, with or without the teacher's forward."""
+    """Return a step of a copy of the student on one batch, after the teacher's forward or without it."""
     learner, teaching = stage.phase.learners[0], _get_teaching(stage)
     student = copy.deepcopy(learner.network).train()
     optimizer = build_optimizer(student, stage.setting.config.weight_decay)
@@ -162,29 +163,43 @@ class _Stopwatch:
 
 
 def measure_epoch(stage: Stage) -> dict[str, Sample]:
-    """Return the time of an epoch with its validation and record, and the part of it inside the networks."""
+    """Return the time of an epoch up to its record in ``curves.jsonl``, and the networks' part of it.
+
+    The checkpoint that ends a phase comes after; the others are bounded by ``loop.SAVE_SHARE``.
+    """
     setting, phase, journal = stage
-    watch, teaching = _Stopwatch(), _get_teaching(stage)
-    networks = [one.network for one in teaching.teachers] + [one.network for one in phase.learners]
-    forwards = [network.forward for network in networks]
-    kept = loop.compute_losses, setting.fabric.backward
-    for network, forward in zip(networks, forwards, strict=True):
-        network.forward = watch.wrap(forward)
-    for learner in phase.learners:
+    watch, ends = _Stopwatch(), list[Sample]()
+
+    def log(journal: Journal) -> None:
+        setting.log(journal)
+        ends.append(_read_clocks())
+
+    with _watched(stage, watch):
+        begin = _read_clocks()
+        short = replace(phase, end_epoch=journal.epoch + 1)
+        loop.run_phase(replace(setting, quiet=True, log=log), short, journal)
+    return {"epoch": (ends[0][0] - begin[0], ends[0][1] - begin[1]), "inside the networks": watch.taken}
+
+
+@contextmanager
+def _watched(stage: Stage, watch: _Stopwatch) -> Iterator[None]:
+    """Put the stopwatch around forwards, losses, backward and optimiser, in training and validation."""
+    fabric, learners = stage.setting.fabric, stage.phase.learners
+    networks = [one.network for one in (*_get_teaching(stage).teachers, *learners)]
+    kept = loop.compute_losses, fabric.backward
+    loop.compute_losses, fabric.backward = map(watch.wrap, kept)
+    for network in networks:
+        network.forward = watch.wrap(network.forward)
+    for learner in learners:
         learner.step = watch.wrap(learner.step)
-    loop.compute_losses, setting.fabric.backward = map(watch.wrap, kept)
-    begin = _read_clocks()
     try:
-        end_epoch = journal.epoch + 1
-        loop.run_phase(replace(setting, quiet=True), replace(phase, end_epoch=end_epoch), journal)
+        yield
     finally:
-        end = _read_clocks()
-        loop.compute_losses, setting.fabric.backward = kept
-        for learner in phase.learners:
-            del learner.__dict__["step"]
+        loop.compute_losses, fabric.backward = kept
         for network in networks:
             del network.forward
-    return {"epoch": (end[0] - begin[0], end[1] - begin[1]), "inside the networks": watch.taken}
+        for learner in learners:
+            del learner.__dict__["step"]
 
 
 def _get_teaching(stage: Stage) -> Any:
