@@ -52,8 +52,8 @@ class Frames(Dataset[tuple[Tensor, Tensor]]):
             if random.random() < 0.5:
                 image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
                 mask = mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            angle, limit = random.uniform(-10, 10), 0.05 * self._size
-            shift = (random.uniform(-limit, limit), random.uniform(-limit, limit))
+            angle, limit = random.uniform(-10, 10), round(0.05 * self._size)
+            shift = (random.randint(-limit, limit), random.randint(-limit, limit))
             image = image.rotate(angle, Image.Resampling.BILINEAR, translate=shift)
             mask = mask.rotate(angle, Image.Resampling.NEAREST, translate=shift)
         pixels = np.asarray(image, np.float32) / 255
