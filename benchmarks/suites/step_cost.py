@@ -24,73 +24,23 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import torch
 import typer
 
 from edgekd.atomic import write_json_atomic
 from edgekd.benchmarks.environment import describe_conditions, describe_environment
-from edgekd.config import DistillConfig
+from edgekd.benchmarks.suites.second_phase import VIEWS, Pair, Stage, reach_second_phase
 from edgekd.data import write_phantom
-from edgekd.distill import distill, loop, session
+from edgekd.distill import loop
 from edgekd.distill.checkpoints import Journal
 from edgekd.distill.objective import LossInputs, TeacherAnswer, compute_losses
 from edgekd.distill.schedule import build_optimizer
 
-VIEWS = 4
 FRAMES = 96
 Sample = tuple[int, int]
 """Wall and processor time, ns."""
-
-
-class Pair(NamedTuple):
-    """A teacher, a student and the side of the images, pixels."""
-
-    teacher: str
-    student: str
-    image_size: int
-
-
-class Stage(NamedTuple):
-    """A run that stands at the beginning of phase 2."""
-
-    setting: loop.Setting
-    phase: loop.Phase
-    journal: Journal
-
-
-class _Reached(Exception):
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-
-
-def reach_second_phase(pair: Pair, data: Path, out: Path, *, stored: bool) -> Stage:
-    """Run phase 1 of a short run and return where phase 2 would begin."""
-    config = DistillConfig(
-        teacher=pair.teacher,
-        student=pair.student,
-        image_size=pair.image_size,
-        epochs=1,
-        distill_epochs=1000,
-        views=VIEWS if stored else 0,
-        store_answers=stored,
-    )
-    run_phase = session.run_phase
-
-    def stop_before_second(setting: loop.Setting, phase: loop.Phase, journal: Journal) -> None:
-        if phase.number == 2:
-            raise _Reached(Stage(setting, phase, journal))
-        run_phase(setting, phase, journal)
-
-    session.run_phase = stop_before_second
-    try:
-        distill(config, data, out, quiet=True)
-    except _Reached as reached:
-        return reached.stage
-    finally:
-        session.run_phase = run_phase
-    raise RuntimeError("phase 2 was not reached")
 
 
 def build_bare_step(stage: Stage) -> Callable[[bool], None]:
