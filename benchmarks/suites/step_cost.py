@@ -7,9 +7,9 @@ Four steps are taken in turn, in one process, in an order that changes from roun
 - bare student: forward, the same losses, backward and optimiser on a batch that lies ready;
 - bare pair: the teacher's forward before it.
 
-The figures are medians over the rounds of online ÷ bare pair and stored ÷ bare student. Beside the clock stands
-the processor time of the whole process, every thread of it, which other work on the machine disturbs less. An
-epoch with its validation is then run once more for each, with a stopwatch around the networks.
+The figures are medians over the rounds of online ÷ bare pair and stored ÷ bare student. Beside the clock
+stands the processor time of the whole process, every thread of it, which other work on the machine disturbs
+less. An epoch with its validation is then run for each, with a stopwatch around the networks.
 
 Run it as ``python -m edgekd.benchmarks.suites.step_cost --out step_cost.json``.
 """
@@ -20,80 +20,31 @@ import copy
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import torch
 import typer
 
 from edgekd.atomic import write_json_atomic
 from edgekd.benchmarks.environment import describe_conditions, describe_environment
-from edgekd.config import DistillConfig
+from edgekd.benchmarks.suites.second_phase import VIEWS, Pair, Stage, reach_second_phase
 from edgekd.data import write_phantom
-from edgekd.distill import distill, loop, session
+from edgekd.distill import loop
 from edgekd.distill.checkpoints import Journal
 from edgekd.distill.objective import LossInputs, TeacherAnswer, compute_losses
 from edgekd.distill.schedule import build_optimizer
 
-VIEWS = 4
 FRAMES = 96
 Sample = tuple[int, int]
 """Wall and processor time, ns."""
 
 
-class Pair(NamedTuple):
-    """A teacher, a student and the side of the images, pixels."""
-
-    teacher: str
-    student: str
-    image_size: int
-
-
-class Stage(NamedTuple):
-    """A run that stands at the beginning of phase 2."""
-
-    setting: loop.Setting
-    phase: loop.Phase
-    journal: Journal
-
-
-class _Reached(Exception):
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-
-
-def reach_second_phase(pair: Pair, data: Path, out: Path, *, stored: bool) -> Stage:
-    """Run phase 1 of a short run and return where phase 2 would begin."""
-    config = DistillConfig(
-        teacher=pair.teacher,
-        student=pair.student,
-        image_size=pair.image_size,
-        epochs=1,
-        distill_epochs=1000,
-        views=VIEWS if stored else 0,
-        store_answers=stored,
-    )
-    run_phase = session.run_phase
-
-    def stop_before_second(setting: loop.Setting, phase: loop.Phase, journal: Journal) -> None:
-        if phase.number == 2:
-            raise _Reached(Stage(setting, phase, journal))
-        run_phase(setting, phase, journal)
-
-    session.run_phase = stop_before_second
-    try:
-        distill(config, data, out, quiet=True)
-    except _Reached as reached:
-        return reached.stage
-    finally:
-        session.run_phase = run_phase
-    raise RuntimeError("phase 2 was not reached")
-
-
 def build_bare_step(stage: Stage) -> Callable[[bool], None]:
-    """Return a function that trains a copy of the student on one batch, with or without the teacher's forward."""
+    """Return a step of a copy of the student on one batch, after the teacher's forward or without it."""
     learner, teaching = stage.phase.learners[0], _get_teaching(stage)
     student = copy.deepcopy(learner.network).train()
     optimizer = build_optimizer(student, stage.setting.config.weight_decay)
@@ -162,29 +113,43 @@ class _Stopwatch:
 
 
 def measure_epoch(stage: Stage) -> dict[str, Sample]:
-    """Return the time of an epoch with its validation and record, and the part of it inside the networks."""
+    """Return the time of an epoch up to its record in ``curves.jsonl``, and the networks' part of it.
+
+    The checkpoint that ends a phase comes after; the others are bounded by ``loop.SAVE_SHARE``.
+    """
     setting, phase, journal = stage
-    watch, teaching = _Stopwatch(), _get_teaching(stage)
-    networks = [one.network for one in teaching.teachers] + [one.network for one in phase.learners]
-    forwards = [network.forward for network in networks]
-    kept = loop.compute_losses, setting.fabric.backward
-    for network, forward in zip(networks, forwards, strict=True):
-        network.forward = watch.wrap(forward)
-    for learner in phase.learners:
+    watch, ends = _Stopwatch(), list[Sample]()
+
+    def log(journal: Journal) -> None:
+        setting.log(journal)
+        ends.append(_read_clocks())
+
+    with _watched(stage, watch):
+        begin = _read_clocks()
+        short = replace(phase, end_epoch=journal.epoch + 1)
+        loop.run_phase(replace(setting, quiet=True, log=log), short, journal)
+    return {"epoch": (ends[0][0] - begin[0], ends[0][1] - begin[1]), "inside the networks": watch.taken}
+
+
+@contextmanager
+def _watched(stage: Stage, watch: _Stopwatch) -> Iterator[None]:
+    """Put the stopwatch around forwards, losses, backward and optimiser, in training and validation."""
+    fabric, learners = stage.setting.fabric, stage.phase.learners
+    networks = [one.network for one in (*_get_teaching(stage).teachers, *learners)]
+    kept = loop.compute_losses, fabric.backward
+    loop.compute_losses, fabric.backward = map(watch.wrap, kept)
+    for network in networks:
+        network.forward = watch.wrap(network.forward)
+    for learner in learners:
         learner.step = watch.wrap(learner.step)
-    loop.compute_losses, setting.fabric.backward = map(watch.wrap, kept)
-    begin = _read_clocks()
     try:
-        end_epoch = journal.epoch + 1
-        loop.run_phase(replace(setting, quiet=True), replace(phase, end_epoch=end_epoch), journal)
+        yield
     finally:
-        end = _read_clocks()
-        loop.compute_losses, setting.fabric.backward = kept
-        for learner in phase.learners:
-            del learner.__dict__["step"]
+        loop.compute_losses, fabric.backward = kept
         for network in networks:
             del network.forward
-    return {"epoch": (end[0] - begin[0], end[1] - begin[1]), "inside the networks": watch.taken}
+        for learner in learners:
+            del learner.__dict__["step"]
 
 
 def _get_teaching(stage: Stage) -> Any:

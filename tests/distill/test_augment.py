@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from edgekd.config import AugmentConfig
-from edgekd.distill.augment import augment_batch, derive_seed
+from edgekd.distill.augment import _build_grid, augment_batch, derive_seed
 from edgekd.distill.losses import IGNORE
 from edgekd.specs import PreprocessSpec
 
@@ -109,3 +109,10 @@ def test_seeds_depend_on_every_key_and_their_order() -> None:
     }
     assert len(seeds) == 5
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize("size", [(5, 7), (24, 32)])
+def test_the_grid_is_that_of_affine_grid(size: tuple[int, int]) -> None:
+    affine = torch.randn(3, 2, 3, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.affine_grid(affine, [3, 1, *size], align_corners=False)
+    torch.testing.assert_close(_build_grid(affine, *size), expected, atol=1e-6, rtol=0)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 import torch
 from disc_runs import build_train_config
+from lightning_fabric import Fabric
 from lightning_fabric.utilities import rank_zero_only
 
 from edgekd.distill import devices
@@ -96,3 +100,16 @@ def test_torchrun_with_another_number_of_processes_is_refused(
     alone.setenv("WORLD_SIZE", str(started))
     with pytest.raises(UsageError, match=rf"received {started} processes, expected .* machines × 1 devices"):
         devices.build_fabric(build_train_config(**asked))
+
+
+def test_only_the_loss_of_another_process_is_explained() -> None:
+    pair, alone = (cast(Fabric, SimpleNamespace(world_size=n, global_rank=0)) for n in (2, 1))
+    gone = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer"
+    told = pytest.raises(MachineError, match=r"another process of this run died.*--resume")
+    with told as caught, devices.explain_lost_process(pair):
+        raise RuntimeError(gone)
+    assert caught.value.exit_code == 3
+    with pytest.raises(RuntimeError, match="sizes of tensors"), devices.explain_lost_process(pair):
+        raise RuntimeError("sizes of tensors must match")
+    with pytest.raises(RuntimeError, match="gloo"), devices.explain_lost_process(alone):
+        raise RuntimeError(gone)

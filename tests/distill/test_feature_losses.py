@@ -12,6 +12,7 @@ from edgekd.distill.feature_losses import (
     hint_distance,
     match_size,
 )
+from edgekd.distill.objective import LossInputs, TeacherAnswer, compute_losses
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -73,3 +74,16 @@ def test_projectors_give_the_teachers_channels_for_paths_with_dots_too() -> None
         "enc8": (1, 5, 4, 4),
         "layers.2=enc4": (1, 7, 8, 8),
     }
+
+
+def test_layers_behind_the_taps_get_a_gradient_of_zero_and_not_none() -> None:
+    features, head = draw(2, 3, 4, 4).requires_grad_(), draw(2, 2, 4, 4, seed=1).requires_grad_()
+    answer = TeacherAnswer(draw(2, 2, 4, 4), {"enc4": draw(2, 3, 4, 4, seed=2)})
+    truth = torch.zeros(2, 4, 4, dtype=torch.int64)
+    losses = compute_losses({"at": 2.0}, LossInputs(head, truth, answer, features={"enc4": features}))
+    assert losses["total"].item() == 2 * losses["at"].item()
+    losses["total"].backward()
+    assert head.grad is not None
+    assert torch.equal(head.grad, torch.zeros_like(head))
+    assert features.grad is not None
+    assert features.grad.abs().sum() > 0

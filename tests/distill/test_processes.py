@@ -92,6 +92,11 @@ def accumulate_phase(setting: loop.Setting, phase: loop.Phase, journal: Journal)
         for rank in (0, 1)
     ]
     while journal.epoch < phase.end_epoch:
+        names = [setting.batches.build(journal.epoch, with_unlabelled=False).names] + [
+            half.build(journal.epoch, with_unlabelled=False).names for half in halves
+        ]
+        assert set(names[0]) == {*names[1], *names[2]}
+        assert len(names[1]) == len(names[2]) == 4
         for learner in phase.learners:
             learner.module.train()
             learner.set_lr(loop._find_lr(setting, learner, journal.epoch, 0))

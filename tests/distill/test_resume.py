@@ -95,6 +95,10 @@ def test_ctrl_c_during_validation_and_resume(
         patch.setattr(loop, "score_network", interrupt)
         with pytest.raises(KeyboardInterrupt):
             distill(build_distill_config(), discs, tmp_path / "run", control=True, quiet=True)
+    state = tmp_path / "run/state"
+    journal = json.loads((state / (state / "current").read_text() / "state.json").read_text())["journal"]
+    # Every step of the epoch is kept.
+    assert (journal["epoch"], journal["step"]) == (1, STEPS)
     resumed = distill(build_distill_config(), discs, tmp_path / "run", control=True, resume=True, quiet=True)
     assert hash_networks(resumed) == hash_networks(whole)
 
