@@ -29,6 +29,7 @@ def make_difference(**changes: float | bool) -> Difference:
         "candidate": 0.8,
         "delta": 0.0,
         "lower": -0.001,
+        "upper": 0.0015,
         "interval_low": -0.002,
         "interval_high": 0.002,
         "num_groups": 40,
@@ -37,18 +38,55 @@ def make_difference(**changes: float | bool) -> Difference:
     return Difference(**(fields | changes))
 
 
-def test_interval_is_that_of_a_loop_over_resamples() -> None:
+def test_bounds_are_those_of_a_loop_over_resamples() -> None:
     rng = np.random.default_rng(5)
     reference, candidate = rng.normal(0.8, 0.1, 30), rng.normal(0.79, 0.1, 30)
     result = paired_bootstrap(
         make_sums(reference), make_sums(candidate), [str(i) for i in range(30)], score_mean, names=["mean"]
     )["mean"]
-    draws = [np.mean((candidate - reference)[rng.integers(0, 30, 30)]) for _ in range(20000)]
-    assert result.delta == pytest.approx(np.mean(candidate - reference))
-    assert result.lower == pytest.approx(np.quantile(draws, 0.05), abs=0.0035)
-    assert result.interval_low == pytest.approx(np.quantile(draws, 0.025), abs=0.0035)
-    assert result.interval_high == pytest.approx(np.quantile(draws, 0.975), abs=0.0035)
-    assert result.interval_low < result.lower < result.delta < result.interval_high
+    difference = candidate - reference
+    delta, error = difference.mean(), difference.std(ddof=1) / math.sqrt(30)
+    samples = [difference[rng.integers(0, 30, 30)] for _ in range(20000)]
+    deviations = [(one.mean() - delta) / (one.std(ddof=1) / math.sqrt(30)) for one in samples]
+    assert result.delta == pytest.approx(delta)
+    for bound, part in (("lower", 0.95), ("upper", 0.05), ("interval_low", 0.975), ("interval_high", 0.025)):
+        expected = delta - error * np.quantile(deviations, part)
+        assert getattr(result, bound) == pytest.approx(expected, abs=0.06 * error * 2), bound
+    assert result.interval_low < result.lower < result.delta < result.upper < result.interval_high
+
+
+def test_a_loss_at_the_margin_passes_in_one_of_twenty_studies_though_losses_are_skewed() -> None:
+    # Most patients lose nothing and a few lose much: a percentile bound passes 11 % of these studies.
+    rng = np.random.default_rng(6)
+    margin, studies, passed = 0.01, 500, 0
+    for study in range(studies):
+        losses = np.where(rng.random(30) < 0.6, 0.0, np.abs(rng.normal(0, 0.05, 30)))
+        shift = 0.4 * 0.05 * math.sqrt(2 / math.pi) - margin
+        difference = shift - losses
+        result = paired_bootstrap(
+            make_sums(np.full(30, 0.8)),
+            make_sums(0.8 + difference),
+            [str(i) for i in range(30)],
+            score_mean,
+            names=["mean"],
+            num_resamples=400,
+            seed=study,
+        )
+        passed += decide_non_inferiority(result, {"mean": margin}, identical=False).overall == "pass"
+    # 5 % are 25 studies; three binomial standard errors are 15.
+    assert passed <= 40
+
+
+def test_a_difference_of_one_case_keeps_a_bound_of_its_own_size() -> None:
+    # Two of three resamples hold the only case that differs; the others would have no spread at all.
+    reference = np.full(80, 0.9)
+    candidate = reference.copy()
+    candidate[7] -= 1e-4
+    result = paired_bootstrap(
+        make_sums(reference), make_sums(candidate), [str(i) for i in range(80)], score_mean, names=["mean"]
+    )["mean"]
+    assert not result.degenerate
+    assert -1e-5 < result.lower < result.delta
 
 
 def test_groups_are_resampled_whole() -> None:
@@ -179,22 +217,66 @@ def test_all_scores_within_their_margins_pass() -> None:
 @pytest.mark.parametrize("name", METRICS)
 def test_one_score_beyond_its_margin_fails_all(name: str) -> None:
     differences = {key: make_difference() for key in METRICS}
-    differences[name] = make_difference(lower=-DEFAULT_MARGINS[name])
+    margin = DEFAULT_MARGINS[name]
+    differences[name] = make_difference(delta=-2 * margin, lower=-3 * margin, upper=-1.1 * margin)
     verdict = decide_non_inferiority(differences, identical=False)
     assert verdict.overall == "fail"
+    assert verdict.groups_needed is None
     assert [key for key, value in verdict.metrics.items() if value == "fail"] == [name]
     assert name in verdict.reasons[0]
 
 
-def test_a_better_point_estimate_does_not_pass_when_the_bound_does_not() -> None:
-    differences = {"dice": make_difference(delta=0.01, lower=-0.03)}
-    assert decide_non_inferiority(differences, {"dice": 0.01}, identical=False).overall == "fail"
+@pytest.mark.parametrize("name", METRICS)
+def test_a_bound_on_the_margin_does_not_pass(name: str) -> None:
+    differences = {key: make_difference() for key in METRICS}
+    differences[name] = make_difference(lower=-DEFAULT_MARGINS[name])
+    assert decide_non_inferiority(differences, identical=False).overall == "inconclusive"
+
+
+def test_between_the_bounds_nothing_is_decided_and_the_groups_that_would_are_named() -> None:
+    # The bound lies 0.04 below the estimate and may lie 0.02: with a chance of one half four times the groups
+    # would do, with 80 % (1.645 + 0.842)² / 1.645² = 2.285 times as many again.
+    differences = {"dice": make_difference(delta=0.01, lower=-0.03, upper=0.05)}
+    verdict = decide_non_inferiority(differences, {"dice": 0.01}, identical=False)
+    assert verdict.overall == "inconclusive"
+    assert verdict.groups_needed == math.ceil(40 * 4 * 2.2853)
+    assert str(verdict.groups_needed) in verdict.reasons[0]
+    worse = {"dice": make_difference(delta=-0.03, lower=-0.09, upper=0.01)}
+    assert decide_non_inferiority(worse, {"dice": 0.01}, identical=False).groups_needed == math.ceil(
+        40 * 4 * 2.2853
+    )
+    on_it = {"dice": make_difference(delta=-0.01, lower=-0.09, upper=0.01)}
+    assert decide_non_inferiority(on_it, {"dice": 0.01}, identical=False).groups_needed is None
+
+
+def test_as_many_groups_as_were_named_decide_in_four_of_five_studies() -> None:
+    rng = np.random.default_rng(8)
+
+    def judge(count: int, seed: int) -> tuple[str, int | None]:
+        difference = rng.normal(-0.002, 0.03, count)
+        result = paired_bootstrap(
+            make_sums(np.full(count, 0.8)),
+            make_sums(0.8 + difference),
+            [str(i) for i in range(count)],
+            score_mean,
+            names=["mean"],
+            num_resamples=400,
+            seed=seed,
+        )
+        verdict = decide_non_inferiority(result, {"mean": 0.01}, identical=False)
+        return verdict.overall, verdict.groups_needed
+
+    # (0.03 (1.645 + 0.842) / 0.008)² = 87 groups.
+    decided = sum(judge(87, seed)[0] == "pass" for seed in range(200))
+    assert 0.70 <= decided / 200 <= 0.90
 
 
 @pytest.mark.parametrize("change", [{"num_groups": 19}, {"degenerate": True}])
 def test_few_groups_or_a_degenerate_bootstrap_decide_nothing(change: dict) -> None:
     differences = {name: make_difference(**change) for name in METRICS}
-    assert decide_non_inferiority(differences, identical=False).overall == "inconclusive"
+    verdict = decide_non_inferiority(differences, identical=False)
+    assert verdict.overall == "inconclusive"
+    assert verdict.groups_needed == (20 if "num_groups" in change else None)
     assert decide_non_inferiority(differences, identical=True).overall == "pass"
 
 
