@@ -274,7 +274,7 @@ def _summarise_resamples(
     frozen = delta != 0 and bool(np.ptp(np.where(undefined, delta, deltas)) <= 1e-12 * max(1.0, abs(delta)))
     degenerate = frozen or not math.isfinite(delta + error) or float(undefined.mean()) > MAX_UNDEFINED_PART
     tail = 1.0 - confidence
-    # delta - error * quantile of the deviations: a resample that lies high speaks for a true value that is low.
+    # A resample that lies high speaks for a true value that is low, hence the crossed quantiles.
     deviations = np.zeros_like(deltas)
     if error > 0:
         deviations = (deltas - delta) / np.maximum(errors, SMALLEST_SPREAD * error)
