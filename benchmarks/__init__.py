@@ -1,11 +1,14 @@
 """Judging engines on the device: latency, parity, reports, comparison, prediction. Never torch."""
 
 from edgekd.benchmarks.benchmark import BenchmarkReport, run_benchmark, write_benchmark
+from edgekd.benchmarks.certificate import CertificateCheck, check_certificate, write_certificate
 from edgekd.benchmarks.compare import Comparison, compare_reports
+from edgekd.benchmarks.criteria import GateConfig, parse_margins
 from edgekd.benchmarks.environment import describe_conditions, describe_environment
 from edgekd.benchmarks.gallery import draw_golden
 from edgekd.benchmarks.gate import run_parity
 from edgekd.benchmarks.golden import GoldenResult, compare_golden
+from edgekd.benchmarks.junit import keep_junit
 from edgekd.benchmarks.latency import LatencyResult, measure_latency
 from edgekd.benchmarks.overlays import Overlay, draw_overlay, list_legend
 from edgekd.benchmarks.parity import ParityResult, compare_recordings
@@ -16,13 +19,16 @@ from edgekd.benchmarks.report import write_report
 
 __all__ = [
     "BenchmarkReport",
+    "CertificateCheck",
     "Comparison",
+    "GateConfig",
     "GoldenResult",
     "LatencyResult",
     "Overlay",
     "ParityReport",
     "ParityResult",
     "PredictionReport",
+    "check_certificate",
     "compare_golden",
     "compare_recordings",
     "compare_reports",
@@ -30,14 +36,17 @@ __all__ = [
     "describe_environment",
     "draw_golden",
     "draw_overlay",
+    "keep_junit",
     "list_legend",
     "measure_latency",
+    "parse_margins",
     "predict_folder",
     "record_segmenter",
     "run_benchmark",
     "run_parity",
     "run_prediction",
     "write_benchmark",
+    "write_certificate",
     "write_parity",
     "write_report",
 ]

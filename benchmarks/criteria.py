@@ -50,23 +50,23 @@ class GateConfig(Spec):
 
 
 def parse_margins(texts: Sequence[str]) -> dict[str, float]:
-    """Return the configuration keys of options such as ``dice=0.02``: ``{"margins.dice": 0.02}``.
+    """Return the margins of options such as ``dice=0.02``.
 
     Raises:
         UsageError: no number, or an unknown score.
     """
-    keys: dict[str, float] = {}
+    margins: dict[str, float] = {}
     for text in texts:
         name, _, value = text.partition("=")
         if name not in DEFAULT_MARGINS:
             raise build_unknown_name_error("score", name, DEFAULT_MARGINS)
         try:
-            keys[f"margins.{name}"] = float(value)
+            margins[name] = float(value)
         except ValueError as error:
             raise UsageError(
                 "a margin that is no number", received=repr(text), expected="such as dice=0.02"
             ) from error
-    return keys
+    return margins
 
 
 def replace_margins(config: GateConfig, margins: Mapping[str, float]) -> GateConfig:

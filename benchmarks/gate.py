@@ -6,15 +6,17 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edgekd.atomic import check_output_is_new, hash_file
+from edgekd.atomic import check_output_is_new, hash_file, write_text_atomic
+from edgekd.benchmarks.certificate import write_certificate
 from edgekd.benchmarks.criteria import GateConfig, replace_margins
 from edgekd.benchmarks.environment import describe_environment
 from edgekd.benchmarks.gallery import draw_cases, draw_golden
 from edgekd.benchmarks.golden import GoldenResult, compare_golden
+from edgekd.benchmarks.junit import build_junit
 from edgekd.benchmarks.overlays import list_legend
 from edgekd.benchmarks.parity import ParityResult, check_same_bundle, compare_recordings
 from edgekd.benchmarks.parity_report import BuildFacts, ParityReport, write_parity
-from edgekd.benchmarks.recording import match_cases, record_segmenter, score_at_frame_size
+from edgekd.benchmarks.recording import hash_recording, match_cases, record_segmenter, score_at_frame_size
 from edgekd.benchmarks.selection import Choice, choose_builds, format_command
 from edgekd.bundle import (
     MIN_AGREEMENT,
@@ -26,6 +28,7 @@ from edgekd.bundle import (
     read_golden,
 )
 from edgekd.bundle.builds import BUILD_FILE
+from edgekd.config import load_config
 from edgekd.data import Case
 from edgekd.errors import InputError, UsageError
 from edgekd.runtime import Segmenter
@@ -42,9 +45,11 @@ def run_parity(
     precision: str | None = None,
     device: str | None = None,
     margins: Mapping[str, float] | None = None,
-    config: GateConfig | None = None,
+    config: GateConfig | Path | None = None,
     seed: int = 0,
     out: Path | None = None,
+    junit: Path | None = None,
+    certificate: Path | None = None,
     cache: Path | None = None,
     quiet: bool = False,
 ) -> ParityReport:
@@ -57,9 +62,11 @@ def run_parity(
         targets: builds to compare; empty takes every build that can run here and lists the others.
         precision, device: narrow the builds; None takes all, each on its own device.
         margins: largest loss accepted, by score; what it leaves out is as in ``config``.
-        config: the criteria; None takes the defaults.
+        config: the criteria, or the TOML or JSON file that holds them; None takes the defaults.
         seed: of the bootstrap.
         out: new folder for the files of ``write_parity``; None writes nothing.
+        junit: new file for the verdicts as JUnit XML.
+        certificate: new file, written only where every build passed on data.
         cache: where an engine may keep compiled code.
         quiet: no progress bars.
 
@@ -70,8 +77,15 @@ def run_parity(
         MachineError: a named target cannot run here, or no build can.
         GateFailure: there is nothing to compare.
     """
-    if out is not None:
-        check_output_is_new(out)
+    for path in (out, junit, certificate):
+        if path is not None:
+            check_output_is_new(path)
+    if certificate is not None and data is None:
+        raise UsageError(
+            "golden frames alone give no certificate",
+            expected="--data, the data set the reference was recorded from",
+            action="add it",
+        )
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     if data is None and reference is not None:
         raise UsageError(
@@ -79,9 +93,10 @@ def run_parity(
             expected="--data, the data set it was recorded from",
             action="add it",
         )
-    criteria = replace_margins(config or GateConfig(), margins or {})
+    criteria = replace_margins(_read_criteria(config), margins or {})
     options = {"data": data, "target": targets, "precision": precision, "device": device}
-    options |= {"margin": _list_changed_margins(criteria), "seed": seed}
+    options |= {"config": config if isinstance(config, Path) else None}
+    options |= {"margin": [f"{name}={margin:g}" for name, margin in (margins or {}).items()], "seed": seed}
     facts: list[BuildFacts] = []
     choices, skipped = choose_builds(opened, targets or (), precision, device)
     if data is None:
@@ -91,6 +106,7 @@ def run_parity(
         )
         overlays = draw_golden(opened, golden)
         source, data_sha256 = f"golden frames of {opened.manifest.name}", None
+        reference_sha256 = None
     else:
         recorded = _find_reference(opened, reference)
         cases = match_cases(recorded, data)
@@ -98,12 +114,14 @@ def run_parity(
         results = _compare_on_data(opened, choices, cases, recorded, recordings, criteria, seed)
         overlays = draw_cases(cases, recordings, results, opened)
         source, data_sha256 = recorded.source, recorded.data_sha256
+        reference_sha256 = hash_recording(recorded)
     report = ParityReport(
         bundle=str(opened.path),
         manifest_sha256=opened.manifest_sha256,
         data=None if data is None else str(data),
         data_sha256=data_sha256,
         reference=source,
+        reference_sha256=reference_sha256,
         criteria=criteria,
         results=tuple(results),
         skipped=tuple(skipped),
@@ -115,6 +133,10 @@ def run_parity(
     )
     if out is not None:
         write_parity(out, report)
+    if junit is not None:
+        write_text_atomic(junit, build_junit(report.to_dict()))
+    if certificate is not None and report.passed:
+        write_certificate(certificate, report)
     return report
 
 
@@ -197,13 +219,8 @@ def _choose_floor(criteria: GateConfig, choice: Choice) -> float:
     return MIN_AGREEMENT[choice.precision] if criteria.min_agreement is None else criteria.min_agreement
 
 
-def _list_changed_margins(criteria: GateConfig) -> list[str]:
-    default = GateConfig().margins.model_dump()
-    return [
-        f"{name}={margin:g}"
-        for name, margin in criteria.margins.model_dump().items()
-        if margin != default[name]
-    ]
+def _read_criteria(config: GateConfig | Path | None) -> GateConfig:
+    return config if isinstance(config, GateConfig) else load_config(GateConfig, config)
 
 
 def _describe_build(bundle: Bundle, choice: Choice, segmenter: Segmenter) -> BuildFacts:

@@ -48,6 +48,7 @@ class ParityReport:
         data: path of the data set, None for golden frames.
         data_sha256: of the cases' names and files, None for golden frames.
         reference: what the builds were compared with.
+        reference_sha256: of its masks, truths, names and groups; None for golden frames.
         criteria: what was declared before.
         results: one a build.
         skipped: builds that did not run, with the reason.
@@ -63,6 +64,7 @@ class ParityReport:
     data: str | None
     data_sha256: str | None
     reference: str
+    reference_sha256: str | None
     criteria: GateConfig
     results: tuple[ParityResult | GoldenResult, ...]
     skipped: tuple[Skipped, ...]
@@ -96,6 +98,7 @@ class ParityReport:
             "data": self.data,
             "data_sha256": self.data_sha256,
             "reference": self.reference,
+            "reference_sha256": self.reference_sha256,
             "criteria": self.criteria.model_dump(mode="json"),
             "criteria_sha256": self.criteria.compute_hash(),
             "passed": self.passed,
