@@ -45,36 +45,43 @@ def test_bounds_are_those_of_a_loop_over_resamples() -> None:
         make_sums(reference), make_sums(candidate), [str(i) for i in range(30)], score_mean, names=["mean"]
     )["mean"]
     difference = candidate - reference
-    delta, error = difference.mean(), difference.std(ddof=1) / math.sqrt(30)
-    samples = [difference[rng.integers(0, 30, 30)] for _ in range(20000)]
-    deviations = [(one.mean() - delta) / (one.std(ddof=1) / math.sqrt(30)) for one in samples]
-    assert result.delta == pytest.approx(delta)
-    for bound, part in (("lower", 0.95), ("upper", 0.05), ("interval_low", 0.975), ("interval_high", 0.025)):
-        expected = delta - error * np.quantile(deviations, part)
-        assert getattr(result, bound) == pytest.approx(expected, abs=0.06 * error * 2), bound
+    largest = np.abs(difference).max()
+    for sign, bounds in (
+        (-1, {"lower": 0.05, "interval_low": 0.025}),
+        (1, {"upper": 0.95, "interval_high": 0.975}),
+    ):
+        values = np.append(difference, [sign * largest] * 3)
+        mean, error = values.mean(), values.std(ddof=1) / math.sqrt(33)
+        samples = [values[rng.integers(0, 33, 33)] for _ in range(20000)]
+        found = [mean - error * (one.mean() - mean) / (one.std(ddof=1) / math.sqrt(33)) for one in samples]
+        for bound, part in bounds.items():
+            assert getattr(result, bound) == pytest.approx(np.quantile(found, part), abs=0.1 * error), bound
+    assert result.delta == pytest.approx(difference.mean())
     assert result.interval_low < result.lower < result.delta < result.upper < result.interval_high
 
 
-def test_a_loss_at_the_margin_passes_in_one_of_twenty_studies_though_losses_are_skewed() -> None:
-    # Most patients lose nothing and a few lose much: a percentile bound passes 11 % of these studies.
+@pytest.mark.parametrize("count", [20, 60])
+def test_a_loss_at_the_margin_passes_in_one_of_twenty_studies_at_most_though_losses_are_rare(
+    count: int,
+) -> None:
+    # One patient in ten loses a lot: with 20 of them 12 % of the studies meet none of these.
     rng = np.random.default_rng(6)
     margin, studies, passed = 0.01, 500, 0
     for study in range(studies):
-        losses = np.where(rng.random(30) < 0.6, 0.0, np.abs(rng.normal(0, 0.05, 30)))
-        shift = 0.4 * 0.05 * math.sqrt(2 / math.pi) - margin
-        difference = shift - losses
+        losses = np.where(rng.random(count) < 0.1, np.abs(rng.normal(0.06, 0.03, count)), 0.0)
+        difference = 0.1 * 0.0607 - margin - losses + rng.normal(0, 0.01, count)
         result = paired_bootstrap(
-            make_sums(np.full(30, 0.8)),
+            make_sums(np.full(count, 0.8)),
             make_sums(0.8 + difference),
-            [str(i) for i in range(30)],
+            [str(i) for i in range(count)],
             score_mean,
             names=["mean"],
             num_resamples=400,
             seed=study,
         )
         passed += decide_non_inferiority(result, {"mean": margin}, identical=False).overall == "pass"
-    # 5 % are 25 studies; three binomial standard errors are 15.
-    assert passed <= 40
+    # 5 % are 25 studies; two binomial standard errors are 10.
+    assert passed <= 35
 
 
 def test_a_difference_of_one_case_keeps_a_bound_of_its_own_size() -> None:
@@ -86,7 +93,7 @@ def test_a_difference_of_one_case_keeps_a_bound_of_its_own_size() -> None:
         make_sums(reference), make_sums(candidate), [str(i) for i in range(80)], score_mean, names=["mean"]
     )["mean"]
     assert not result.degenerate
-    assert -1e-5 < result.lower < result.delta
+    assert -3e-5 < result.lower < result.delta
 
 
 def test_groups_are_resampled_whole() -> None:
@@ -119,7 +126,7 @@ def test_result_depends_on_the_seed_alone_and_not_on_blocks(monkeypatch: pytest.
     assert whole["mean"].lower != other["mean"].lower
 
 
-def test_lower_bound_covers_the_true_difference_about_as_often_as_it_says() -> None:
+def test_bounds_cover_the_true_difference_at_least_as_often_as_they_say() -> None:
     # 400 simulated studies of 40 patients with 1 to 4 images, patients differ more than images do.
     rng = np.random.default_rng(11)
     true_delta, covered_lower, covered_interval, studies = -0.02, 0, 0, 400
@@ -140,9 +147,9 @@ def test_lower_bound_covers_the_true_difference_about_as_often_as_it_says() -> N
         )["mean"]
         covered_lower += result.lower <= true_delta
         covered_interval += result.interval_low <= true_delta <= result.interval_high
-    # Percentile intervals of 40 groups fall a little short of 95 %; 3 binomial standard errors are 3.3 %.
-    assert 0.90 <= covered_lower / studies <= 0.98
-    assert 0.90 <= covered_interval / studies <= 0.98
+    # The groups that are added for what 40 cannot show make both bounds hold more often than they say.
+    assert 0.95 <= covered_lower / studies
+    assert 0.95 <= covered_interval / studies
 
 
 def test_identical_masks_have_no_difference_in_any_score() -> None:
@@ -266,9 +273,11 @@ def test_as_many_groups_as_were_named_decide_in_four_of_five_studies() -> None:
         verdict = decide_non_inferiority(result, {"mean": 0.01}, identical=False)
         return verdict.overall, verdict.groups_needed
 
-    # (0.03 (1.645 + 0.842) / 0.008)² = 87 groups.
-    decided = sum(judge(87, seed)[0] == "pass" for seed in range(200))
-    assert 0.70 <= decided / 200 <= 0.90
+    named = [count for seed in range(40) for _, count in [judge(40, seed)] if count is not None]
+    typical = int(np.median(named))
+    assert 87 < typical < 400  # (0.03 (1.645 + 0.842) / 0.008)² = 87 by the normal theory alone
+    decided = sum(judge(typical, seed)[0] == "pass" for seed in range(200))
+    assert 0.75 <= decided / 200
 
 
 @pytest.mark.parametrize("change", [{"num_groups": 19}, {"degenerate": True}])
