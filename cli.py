@@ -18,7 +18,9 @@ from edgekd.options import (
     BatchOption,
     BatchSizeOption,
     BundleArgument,
+    CertificateOption,
     ConfigOption,
+    CriteriaOption,
     DataArgument,
     DataOption,
     DeadlineOption,
@@ -29,7 +31,9 @@ from edgekd.options import (
     FpsOption,
     ImageSizeOption,
     JitterOption,
+    JunitOption,
     LearningRateOption,
+    MarginsOption,
     MaxSecondsOption,
     MinQueriesOption,
     MinSecondsOption,
@@ -49,6 +53,7 @@ from edgekd.options import (
     TargetsOption,
     ThreadsOption,
     TrainingSeedOption,
+    VerifyOption,
 )
 
 app = typer.Typer(
@@ -321,29 +326,42 @@ def parity(
     target: TargetsOption = None,
     precision: PrecisionOption = None,
     device: DeviceOption = None,
+    config: CriteriaOption = None,
+    margin: MarginsOption = None,
     out: OutOption = None,
+    junit: JunitOption = None,
+    certificate: CertificateOption = None,
+    verify: VerifyOption = None,
     seed: SeedOption = 0,
     quiet: bool = False,
 ) -> Answer:
     """Check that exported engines agree with the validated student; exits 1 where one does not.
 
-    Example: edgekd parity BUNDLE --data DATA --out parity
+    Example: edgekd parity BUNDLE --data DATA --config parity.toml --out parity
     """
-    from edgekd.answers import show_parity
-    from edgekd.benchmarks import run_parity
+    from edgekd.answers import show_certificate, show_parity
+    from edgekd.benchmarks import check_certificate, keep_junit, parse_margins, run_parity
+    from edgekd.bundle import Bundle
 
     chosen = _choose_bundle(bundle, quiet)
-    report = run_parity(
-        chosen,
-        data=data,
-        reference=reference,
-        targets=target,
-        precision=precision,
-        device=device,
-        out=out,
-        seed=seed,
-        quiet=quiet,
-    )
+    if verify is not None:
+        return show_certificate(check_certificate(verify, Bundle.open(chosen)))
+    with keep_junit(junit):
+        report = run_parity(
+            chosen,
+            data=data,
+            reference=reference,
+            targets=target,
+            precision=precision,
+            device=device,
+            config=config,
+            margins=parse_margins(margin or ()),
+            out=out,
+            junit=junit,
+            certificate=certificate,
+            seed=seed,
+            quiet=quiet,
+        )
     return show_parity(report)
 
 

@@ -2,11 +2,14 @@
 
 from edgekd.benchmarks.acceptance import AcceptanceReport, run_acceptance
 from edgekd.benchmarks.benchmark import BenchmarkReport, run_benchmark
+from edgekd.benchmarks.certificate import CertificateCheck, check_certificate, write_certificate
 from edgekd.benchmarks.compare import Comparison, compare_reports, write_comparison
+from edgekd.benchmarks.criteria import GateConfig, parse_margins
 from edgekd.benchmarks.environment import describe_conditions, describe_environment
 from edgekd.benchmarks.gallery import draw_golden
 from edgekd.benchmarks.gate import run_parity
 from edgekd.benchmarks.golden import GoldenResult, compare_golden
+from edgekd.benchmarks.junit import keep_junit
 from edgekd.benchmarks.latency import measure_latency
 from edgekd.benchmarks.latency_result import LatencyResult
 from edgekd.benchmarks.overlays import Overlay, draw_overlay, list_legend
@@ -22,7 +25,9 @@ from edgekd.benchmarks.stopping import StopRule
 __all__ = [
     "AcceptanceReport",
     "BenchmarkReport",
+    "CertificateCheck",
     "Comparison",
+    "GateConfig",
     "GoldenResult",
     "LatencyResult",
     "Overlay",
@@ -32,6 +37,7 @@ __all__ = [
     "PredictionReport",
     "ScenarioConfig",
     "StopRule",
+    "check_certificate",
     "compare_golden",
     "compare_recordings",
     "compare_reports",
@@ -39,14 +45,17 @@ __all__ = [
     "describe_environment",
     "draw_golden",
     "draw_overlay",
+    "keep_junit",
     "list_legend",
     "measure_latency",
+    "parse_margins",
     "predict_folder",
     "record_segmenter",
     "run_acceptance",
     "run_benchmark",
     "run_parity",
     "run_prediction",
+    "write_certificate",
     "write_comparison",
     "write_parity",
     "write_report",

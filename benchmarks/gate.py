@@ -6,19 +6,32 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edgekd.atomic import check_output_is_new
+from edgekd.atomic import check_output_is_new, hash_file, write_text_atomic
+from edgekd.benchmarks.certificate import write_certificate
+from edgekd.benchmarks.criteria import GateConfig, replace_margins
 from edgekd.benchmarks.environment import describe_environment
 from edgekd.benchmarks.gallery import draw_cases, draw_golden
 from edgekd.benchmarks.golden import GoldenResult, compare_golden
+from edgekd.benchmarks.junit import build_junit
 from edgekd.benchmarks.overlays import list_legend
 from edgekd.benchmarks.parity import ParityResult, check_same_bundle, compare_recordings
-from edgekd.benchmarks.parity_report import ParityReport, write_parity
-from edgekd.benchmarks.recording import match_cases, record_segmenter, score_at_frame_size
+from edgekd.benchmarks.parity_report import BuildFacts, ParityReport, write_parity
+from edgekd.benchmarks.recording import hash_recording, match_cases, record_segmenter, score_at_frame_size
 from edgekd.benchmarks.selection import Choice, choose_builds, format_command
-from edgekd.bundle import MIN_AGREEMENT, Bundle, GoldenFrames, Recording, load_recording, read_golden
+from edgekd.bundle import (
+    MIN_AGREEMENT,
+    Bundle,
+    GoldenFrames,
+    Recording,
+    find_build,
+    load_recording,
+    read_golden,
+)
+from edgekd.bundle.builds import BUILD_FILE
+from edgekd.config import load_config
 from edgekd.data import Case
 from edgekd.errors import InputError, UsageError
-from edgekd.stats import DEFAULT_MARGINS
+from edgekd.runtime import Segmenter
 
 REFERENCE_FILE = "reference.npz"
 
@@ -31,9 +44,12 @@ def run_parity(
     targets: Sequence[str] | None = None,
     precision: str | None = None,
     device: str | None = None,
-    margins: Mapping[str, float] = DEFAULT_MARGINS,
+    margins: Mapping[str, float] | None = None,
+    config: GateConfig | Path | None = None,
     seed: int = 0,
     out: Path | None = None,
+    junit: Path | None = None,
+    certificate: Path | None = None,
     cache: Path | None = None,
     quiet: bool = False,
 ) -> ParityReport:
@@ -45,9 +61,12 @@ def run_parity(
         reference: the student's recording; None takes ``reference.npz`` beside the bundle.
         targets: builds to compare; empty takes every build that can run here and lists the others.
         precision, device: narrow the builds; None takes all, each on its own device.
-        margins: largest loss accepted, by score.
+        margins: largest loss accepted, by score; what it leaves out is as in ``config``.
+        config: the criteria, or the TOML or JSON file that holds them; None takes the defaults.
         seed: of the bootstrap.
-        out: new folder for ``parity.json``, ``parity.md`` and ``report.html``; None writes nothing.
+        out: new folder for the files of ``write_parity``; None writes nothing.
+        junit: new file for the verdicts as JUnit XML.
+        certificate: new file, written only where every build passed on data.
         cache: where an engine may keep compiled code.
         quiet: no progress bars.
 
@@ -58,8 +77,15 @@ def run_parity(
         MachineError: a named target cannot run here, or no build can.
         GateFailure: there is nothing to compare.
     """
-    if out is not None:
-        check_output_is_new(out)
+    for path in (out, junit, certificate):
+        if path is not None:
+            check_output_is_new(path)
+    if certificate is not None and data is None:
+        raise UsageError(
+            "golden frames alone give no certificate",
+            expected="--data, the data set the reference was recorded from",
+            action="add it",
+        )
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     if data is None and reference is not None:
         raise UsageError(
@@ -67,27 +93,39 @@ def run_parity(
             expected="--data, the data set it was recorded from",
             action="add it",
         )
-    options = {"data": data, "target": targets, "precision": precision, "device": device, "seed": seed}
+    criteria = replace_margins(_read_criteria(config), margins or {})
+    options = {"data": data, "target": targets, "precision": precision, "device": device}
+    options |= {"config": config if isinstance(config, Path) else None}
+    options |= {"margin": [f"{name}={margin:g}" for name, margin in (margins or {}).items()], "seed": seed}
+    facts: list[BuildFacts] = []
     choices, skipped = choose_builds(opened, targets or (), precision, device)
     if data is None:
         golden = read_golden(opened)
-        results: Sequence[ParityResult | GoldenResult] = _compare_on_golden(opened, golden, choices, cache)
+        results: Sequence[ParityResult | GoldenResult] = _compare_on_golden(
+            opened, golden, choices, criteria, cache, facts
+        )
         overlays = draw_golden(opened, golden)
-        source = f"golden frames of {opened.manifest.name}"
+        source, data_sha256 = f"golden frames of {opened.manifest.name}", None
+        reference_sha256 = None
     else:
         recorded = _find_reference(opened, reference)
         cases = match_cases(recorded, data)
-        recordings = _record_builds(opened, choices, cases, recorded.data_sha256, cache, quiet)
-        results = _compare_on_data(opened, choices, cases, recorded, recordings, margins, seed)
+        recordings = _record_builds(opened, choices, cases, recorded.data_sha256, cache, quiet, facts)
+        results = _compare_on_data(opened, choices, cases, recorded, recordings, criteria, seed)
         overlays = draw_cases(cases, recordings, results, opened, recorded)
-        source = recorded.source
+        source, data_sha256 = recorded.source, recorded.data_sha256
+        reference_sha256 = hash_recording(recorded)
     report = ParityReport(
         bundle=str(opened.path),
         manifest_sha256=opened.manifest_sha256,
         data=None if data is None else str(data),
+        data_sha256=data_sha256,
         reference=source,
+        reference_sha256=reference_sha256,
+        criteria=criteria,
         results=tuple(results),
         skipped=tuple(skipped),
+        builds=tuple(facts),
         environment=describe_environment(),
         command=format_command("parity", opened.path, options),
         overlays=tuple(overlays),
@@ -95,20 +133,27 @@ def run_parity(
     )
     if out is not None:
         write_parity(out, report)
+    if junit is not None:
+        write_text_atomic(junit, build_junit(report.to_dict()))
+    if certificate is not None and report.passed:
+        write_certificate(certificate, report)
     return report
 
 
 def _compare_on_golden(
-    bundle: Bundle, golden: GoldenFrames, choices: Sequence[Choice], cache: Path | None
+    bundle: Bundle,
+    golden: GoldenFrames,
+    choices: Sequence[Choice],
+    criteria: GateConfig,
+    cache: Path | None,
+    facts: list[BuildFacts],
 ) -> list[GoldenResult]:
     results: list[GoldenResult] = []
     for choice in choices:
         with choice.load(bundle, cache) as segmenter:
-            results.append(
-                compare_golden(
-                    segmenter, golden, candidate=choice.name, min_agreement=MIN_AGREEMENT[choice.precision]
-                )
-            )
+            floor = _choose_floor(criteria, choice)
+            results.append(compare_golden(segmenter, golden, candidate=choice.name, min_agreement=floor))
+            facts.append(_describe_build(bundle, choice, segmenter))
     return results
 
 
@@ -119,6 +164,7 @@ def _record_builds(
     data_sha256: str,
     cache: Path | None,
     quiet: bool,
+    facts: list[BuildFacts],
 ) -> list[Recording]:
     recordings: list[Recording] = []
     for choice in choices:
@@ -133,6 +179,7 @@ def _record_builds(
                     quiet=quiet,
                 )
             )
+            facts.append(_describe_build(bundle, choice, segmenter))
     return recordings
 
 
@@ -142,7 +189,7 @@ def _compare_on_data(
     cases: Sequence[Case],
     reference: Recording,
     recordings: Sequence[Recording],
-    margins: Mapping[str, float],
+    criteria: GateConfig,
     seed: int,
 ) -> list[ParityResult]:
     spec, classes = bundle.manifest.preprocess, bundle.manifest.classes
@@ -153,9 +200,11 @@ def _compare_on_data(
         result = compare_recordings(
             reference,
             recording,
-            margins,
+            criteria.margins.model_dump(),
             num_classes=classes.count,
-            min_agreement=MIN_AGREEMENT[choice.precision],
+            min_agreement=_choose_floor(criteria, choice),
+            min_groups=criteria.min_groups,
+            num_resamples=criteria.num_resamples,
             seed=seed,
         )
         results.append(
@@ -164,6 +213,22 @@ def _compare_on_data(
             )
         )
     return results
+
+
+def _choose_floor(criteria: GateConfig, choice: Choice) -> float:
+    return MIN_AGREEMENT[choice.precision] if criteria.min_agreement is None else criteria.min_agreement
+
+
+def _read_criteria(config: GateConfig | Path | None) -> GateConfig:
+    return config if isinstance(config, GateConfig) else load_config(GateConfig, config)
+
+
+def _describe_build(bundle: Bundle, choice: Choice, segmenter: Segmenter) -> BuildFacts:
+    build = find_build(bundle, choice.target, choice.precision)
+    facts = segmenter.engine.facts()
+    return BuildFacts(
+        choice.name, choice.target, choice.precision, choice.device, hash_file(build.path / BUILD_FILE), facts
+    )
 
 
 def _find_reference(bundle: Bundle, reference: Path | Recording | None) -> Recording:

@@ -10,10 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgekd.benchmarks.changes import CaseChange, Changes, describe_suspicions, measure_changes
 from edgekd.bundle import Recording
 from edgekd.errors import GateFailure, InputError, IntegrityError
 from edgekd.metrics import METRICS, Scores, count_confusions, score_cases, score_sums, summarise_cases
-from edgekd.stats import DEFAULT_MARGINS, Difference, Verdict, decide_non_inferiority, paired_bootstrap
+from edgekd.stats import (
+    DEFAULT_MARGINS,
+    MIN_GROUPS,
+    Difference,
+    Verdict,
+    decide_non_inferiority,
+    paired_bootstrap,
+)
 
 NUM_WORST_CASES = 5
 
@@ -26,12 +34,14 @@ class CaseAgreement:
         name: of the case.
         agreement: part of its pixels with equal class.
         dice_reference, dice_candidate: its Dice on both sides, None where its truth is empty.
+        change: flips, border distance, area, regions that vanished or appeared.
     """
 
     name: str
     agreement: float
     dice_reference: float | None
     dice_candidate: float | None
+    change: CaseChange
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +60,7 @@ class ParityResult:
         min_agreement: the floor it had to reach, None where there was none.
         num_different: images whose masks differ in any pixel.
         max_logit_difference: largest absolute difference of logits, None where a side has none.
+        changes: what changed between the masks of both sides, whatever the truth is; decides nothing.
         worst_cases: those with the lowest agreement, worst first.
     """
 
@@ -66,6 +77,7 @@ class ParityResult:
     min_agreement: float | None
     num_different: int
     max_logit_difference: float | None
+    changes: Changes
     worst_cases: tuple[CaseAgreement, ...]
     reference_frame_scores: Scores | None = None
     candidate_frame_scores: Scores | None = None
@@ -94,6 +106,7 @@ class ParityResult:
         fields |= {"conclusion": self.conclusion, "passed": self.passed, "reasons": list(self.reasons)}
         fields["differences"] = {name: one.to_dict() for name, one in self.differences.items()}
         fields["verdict"] = dataclasses.asdict(self.verdict)
+        fields["changes"] = dataclasses.asdict(self.changes)
         fields["worst_cases"] = [dataclasses.asdict(case) for case in self.worst_cases]
         for name in fields:
             if isinstance(fields[name], Scores):
@@ -108,6 +121,7 @@ def compare_recordings(
     *,
     num_classes: int,
     min_agreement: float | None = None,
+    min_groups: int = MIN_GROUPS,
     num_resamples: int = 10000,
     seed: int = 0,
 ) -> ParityResult:
@@ -119,6 +133,7 @@ def compare_recordings(
         margins: largest loss accepted, by score.
         num_classes: K.
         min_agreement: part of equal pixels below which the verdict is ``fail`` whatever the scores say.
+        min_groups: fewer groups decide nothing.
         num_resamples, seed: of the bootstrap.
 
     Raises:
@@ -127,6 +142,7 @@ def compare_recordings(
         GateFailure: there is no image to compare.
     """
     check_same_cases(reference, candidate)
+    check_finite(reference, candidate)
     confusions = [count_confusions(one.truths, one.masks, num_classes) for one in (reference, candidate)]
     sums = [summarise_cases(counts) for counts in confusions]
     agreements = (reference.masks == candidate.masks).mean(axis=(1, 2))
@@ -140,7 +156,13 @@ def compare_recordings(
         seed=seed,
     )
     agreement = float(agreements.mean())
-    verdict = decide_non_inferiority(differences, margins, identical=bool((agreements == 1).all()))
+    verdict = decide_non_inferiority(
+        differences, margins, min_groups=min_groups, identical=bool((agreements == 1).all())
+    )
+    changes, changed = measure_changes(reference.masks, candidate.masks, reference.logits)
+    if verdict.overall != "pass":
+        reasons = (*describe_suspicions(changes, len(reference.names)), *verdict.reasons)
+        verdict = dataclasses.replace(verdict, reasons=reasons)
     return ParityResult(
         reference=reference.source,
         candidate=candidate.source,
@@ -155,7 +177,8 @@ def compare_recordings(
         min_agreement=min_agreement,
         num_different=int((agreements < 1).sum()),
         max_logit_difference=_measure_logit_difference(reference, candidate),
-        worst_cases=_list_worst_cases(reference.names, agreements, sums),
+        changes=changes,
+        worst_cases=_list_worst_cases(reference.names, agreements, sums, changed),
     )
 
 
@@ -186,6 +209,20 @@ def check_same_cases(reference: Recording, candidate: Recording) -> None:
         raise GateFailure("no image to compare", expected="at least one", action="record a split with cases")
 
 
+def check_finite(*recordings: Recording) -> None:
+    """Raise GateFailure where recorded logits hold NaN or infinities: masks made from them mean nothing."""
+    for one in recordings:
+        if one.logits is not None and not np.isfinite(one.logits).all():
+            bad = ~np.isfinite(one.logits).all(axis=(1, 2, 3))
+            raise GateFailure(
+                f"the logits of {one.source} are not finite",
+                received=f"NaN or infinity in {int(bad.sum())} of {len(bad)} images, such as "
+                f"{one.names[int(bad.argmax())]!r}",
+                expected="finite numbers",
+                action="look for overflow in the network or its export",
+            )
+
+
 def check_same_bundle(reference_sha256: str, candidate_sha256: str) -> None:
     """Raise IntegrityError where the sha256 of two manifests differ."""
     if reference_sha256 != candidate_sha256:
@@ -205,7 +242,9 @@ def _apply_agreement_floor(verdict: Verdict, agreement: float, floor: float | No
     if floor is None or agreement >= floor:
         return verdict
     reason = f"pixel agreement {agreement:.4%} is below {floor:.2%}: the engine computes something else"
-    return Verdict("fail", verdict.metrics, (reason, *verdict.reasons))
+    return dataclasses.replace(
+        verdict, overall="fail", reasons=(reason, *verdict.reasons), groups_needed=None
+    )
 
 
 def _measure_logit_difference(reference: Recording, candidate: Recording) -> float | None:
@@ -215,11 +254,16 @@ def _measure_logit_difference(reference: Recording, candidate: Recording) -> flo
 
 
 def _list_worst_cases(
-    names: tuple[str, ...], agreements: npt.NDArray[np.float64], sums: list[npt.NDArray[np.float64]]
+    names: tuple[str, ...],
+    agreements: npt.NDArray[np.float64],
+    sums: list[npt.NDArray[np.float64]],
+    changes: Mapping[int, CaseChange],
 ) -> tuple[CaseAgreement, ...]:
     order = [int(index) for index in np.argsort(agreements, kind="stable") if agreements[index] < 1]
     return tuple(
-        CaseAgreement(names[index], float(agreements[index]), *(_read_dice(one[index]) for one in sums))
+        CaseAgreement(
+            names[index], float(agreements[index]), *(_read_dice(one[index]) for one in sums), changes[index]
+        )
         for index in order[:NUM_WORST_CASES]
     )
 

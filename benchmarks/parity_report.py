@@ -6,15 +6,36 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from edgekd.atomic import staged_folder, write_text_atomic
+from edgekd.atomic import staged_folder, write_bytes_atomic, write_text_atomic
 from edgekd.benchmarks import tables
+from edgekd.benchmarks.criteria import GateConfig
 from edgekd.benchmarks.golden import GoldenResult
+from edgekd.benchmarks.junit import build_junit
 from edgekd.benchmarks.overlays import Color, Overlay
 from edgekd.benchmarks.parity import ParityResult
 from edgekd.benchmarks.report import write_report
 from edgekd.benchmarks.result_files import write_result
 from edgekd.benchmarks.selection import Skipped
 from edgekd.tables import format_markdown
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildFacts:
+    """A build that ran, and what ran it.
+
+    Attributes:
+        name: of the build, with the device where another one was asked for.
+        target, precision, device: as it was loaded.
+        build_sha256: of its record, which names the sha256 of every file of the build.
+        engine: what the engine says of itself: version, device, precision really used.
+    """
+
+    name: str
+    target: str
+    precision: str
+    device: str | None
+    build_sha256: str
+    engine: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,9 +46,13 @@ class ParityReport:
         bundle: path of the bundle.
         manifest_sha256: of its manifest.
         data: path of the data set, None for golden frames.
+        data_sha256: of the cases' names and files, None for golden frames.
         reference: what the builds were compared with.
+        reference_sha256: of its masks, truths, names and groups; None for golden frames.
+        criteria: what was declared before.
         results: one a build.
         skipped: builds that did not run, with the reason.
+        builds: one a result, in the same order.
         environment: the machine.
         command: the line that repeats it.
         overlays: pictures for a page, not part of the JSON form.
@@ -37,9 +62,13 @@ class ParityReport:
     bundle: str
     manifest_sha256: str
     data: str | None
+    data_sha256: str | None
     reference: str
+    reference_sha256: str | None
+    criteria: GateConfig
     results: tuple[ParityResult | GoldenResult, ...]
     skipped: tuple[Skipped, ...]
+    builds: tuple[BuildFacts, ...]
     environment: dict[str, Any]
     command: str
     overlays: tuple[Overlay, ...]
@@ -50,23 +79,40 @@ class ParityReport:
         """Whether something was compared and all of it passed."""
         return bool(self.results) and all(result.passed for result in self.results)
 
+    def list_cells(self) -> list[tuple[str, str]]:
+        """Return each build of the bundle with what can be said of it; only what ran here has a verdict.
+
+        Returns:
+            ``passed`` (on data), ``consistent`` (with golden frames), ``failed``, ``inconsistent``,
+            ``inconclusive``, ``skipped: <reason>`` or ``built, not run: <reason>``.
+        """
+        words = {"non-inferior": "passed", "not shown to be non-inferior": "failed"}
+        ran = [(one.candidate, words.get(one.conclusion, one.conclusion)) for one in self.results]
+        return [*ran, *((one.name, f"{one.status}: {one.reason}") for one in self.skipped)]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON values."""
         return {
             "bundle": self.bundle,
             "manifest_sha256": self.manifest_sha256,
             "data": self.data,
+            "data_sha256": self.data_sha256,
             "reference": self.reference,
+            "reference_sha256": self.reference_sha256,
+            "criteria": self.criteria.model_dump(mode="json"),
+            "criteria_sha256": self.criteria.compute_hash(),
             "passed": self.passed,
             "results": [result.to_dict() for result in self.results],
             "skipped": [dataclasses.asdict(one) for one in self.skipped],
+            "builds": [dataclasses.asdict(one) for one in self.builds],
+            "cells": [{"name": name, "status": status} for name, status in self.list_cells()],
             "environment": self.environment,
             "command": self.command,
         }
 
 
 def write_parity(out: Path, report: ParityReport) -> None:
-    """Write ``parity.json``, ``parity.md`` and ``report.html`` into a new folder, all or nothing.
+    """Write what ``write_parity_files`` writes, and ``report.html``, into a new folder, all or nothing.
 
     Args:
         out: the folder.
@@ -76,22 +122,57 @@ def write_parity(out: Path, report: ParityReport) -> None:
         UsageError: ``out`` exists.
         MachineError: the disk is full.
     """
-    content = report.to_dict()
-    builders = (tables.build_difference_table, tables.build_worst_table, tables.build_skipped_table)
-    shown = [tables.build_parity_table(content), *(build(content) for build in builders)]
-    shown = [table for table in shown if table.rows]
-    reasons = [f"- {one.candidate}: {text}" for one in report.results for text in one.reasons]
     with staged_folder(out) as folder:
-        write_result(folder, "parity", content)
-        lines = [f"# Parity of {report.bundle}: {'passed' if report.passed else 'not passed'}\n"]
-        lines += [*reasons, *([""] if reasons else []), *map(format_markdown, shown)]
-        write_text_atomic(folder / "parity.md", "\n".join(lines))
+        write_parity_files(folder, report)
         write_report(
             folder,
             title=f"Parity of {Path(report.bundle).name}",
-            parity=content,
+            parity=report.to_dict(),
             overlays=report.overlays,
             legend=report.legend,
             environment=report.environment,
             commands=[report.command],
         )
+
+
+def write_parity_files(folder: Path, report: ParityReport) -> None:
+    """Write ``parity.json``, ``parity.md`` (for a job page), ``parity.xml`` (JUnit) and ``worst/*.png``.
+
+    Raises:
+        MachineError: the disk is full.
+    """
+    content = report.to_dict()
+    write_result(folder, "parity", content)
+    write_text_atomic(folder / "parity.md", format_summary(report))
+    write_text_atomic(folder / "parity.xml", build_junit(content))
+    for index, overlay in enumerate(report.overlays):
+        write_bytes_atomic(folder / "worst" / f"{index:02}.png", overlay.png)
+
+
+def format_summary(report: ParityReport) -> str:
+    """Return the report as Markdown, the verdict first, as a CI job page shows it."""
+    content = report.to_dict()
+    builders = (
+        tables.build_cell_table,
+        tables.build_parity_table,
+        tables.build_difference_table,
+        tables.build_change_table,
+        tables.build_worst_table,
+    )
+    shown = [table for table in (build(content) for build in builders) if table.rows]
+    reasons = [f"- {one.candidate}: {text}" for one in report.results for text in one.reasons]
+    margins = ", ".join(f"{name} {margin:g}" for name, margin in report.criteria.margins.model_dump().items())
+    if report.data is None:
+        claim = "Golden frames show agreement alone; non-inferiority needs a data set with its reference."
+    else:
+        claim = f"Declared before: margins {margins}; criteria {report.criteria.compute_hash()[:12]}…"
+    lines = [
+        f"# Parity of {report.bundle}: {'passed' if report.passed else 'not passed'}\n",
+        *reasons,
+        *([""] if reasons else []),
+        f"{claim}\n",
+        *map(format_markdown, shown),
+        *(f"![{one.caption}](worst/{index:02}.png)\n" for index, one in enumerate(report.overlays)),
+        f"To repeat it: `{report.command}`\n",
+    ]
+    return "\n".join(lines)

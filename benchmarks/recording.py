@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,6 +61,16 @@ def record_segmenter(
         truths=truths,
         masks=masks,
     )
+
+
+def hash_recording(recording: Recording) -> str:
+    """Return the sha256 (hex) of what a recording says: names, groups, truths and masks."""
+    digest = hashlib.sha256()
+    for text in (recording.manifest_sha256, recording.data_sha256, *recording.names, *recording.groups):
+        digest.update(f"{text}\0".encode())
+    for array in (recording.truths, recording.masks):
+        digest.update(f"{array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()
 
 
 def match_cases(reference: Recording, data: Path) -> list[Case]:

@@ -37,10 +37,17 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class Skipped:
-    """A build that is not run, and the reason."""
+    """A build that is not run.
+
+    Attributes:
+        name: of the build.
+        reason: why.
+        status: ``skipped``; or ``built, not run`` where nothing ever ran this build on any machine.
+    """
 
     name: str
     reason: str
+    status: str = "skipped"
 
 
 def choose_builds(
@@ -128,7 +135,8 @@ def _choose_all(
         if precision not in (None, build.record.precision_asked):
             skipped.append(Skipped(build.name, f"not of the precision asked for, {precision}"))
         elif reason is not None:
-            skipped.append(Skipped(build.name, reason))
+            never = build.record.status == "built, not run"
+            skipped.append(Skipped(build.name, reason, "built, not run" if never else "skipped"))
         elif not _fits_device(build.record.target, build.record.device, device):
             skipped.append(Skipped(build.name, f"not made for the device asked for, {device}"))
         else:

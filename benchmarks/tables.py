@@ -103,6 +103,45 @@ def build_difference_table(report: Mapping[str, Any]) -> Table:
     return Table("Differences, engine minus student", columns, rows)
 
 
+def build_cell_table(report: Mapping[str, Any]) -> Table:
+    """Return every build of the bundle with what can be said of it; what did not run here has no verdict."""
+    rows = tuple((cell["name"], cell["status"]) for cell in report["cells"])
+    return Table("Builds", ("Build", "Status"), rows)
+
+
+def build_change_table(report: Mapping[str, Any]) -> Table:
+    """Return what changed between the masks of student and engine, one row a build compared on data."""
+    rows = tuple(
+        (
+            result["candidate"],
+            format_count(changes["flips"]),
+            _format_optional(changes["sure_flips"], "d"),
+            _format_optional(changes["largest_flip_margin"], ".1e"),
+            _format_optional(changes["median_hd95_pixels"], ".1f"),
+            _format_optional(changes["max_hd95_pixels"], ".1f"),
+            _format_optional(changes["area_change"], "+.2%"),
+            _format_optional(changes["max_area_change"], "+.1%"),
+            str(changes["vanished"]),
+            str(changes["appeared"]),
+        )
+        for result in report["results"]
+        if (changes := result.get("changes")) is not None
+    )
+    columns = (
+        "Build",
+        "Pixels flipped",
+        "where the student is sure",
+        "Largest logit margin",
+        "HD95 median, px",
+        "HD95 max, px",
+        "Area, all",
+        "Area, a case",
+        "Regions vanished",
+        "appeared",
+    )
+    return Table("Masks, engine against student; these decide nothing", columns, rows)
+
+
 def build_worst_table(report: Mapping[str, Any]) -> Table:
     """Return the cases on which each build differs most from the student."""
     rows = tuple(
@@ -111,11 +150,13 @@ def build_worst_table(report: Mapping[str, Any]) -> Table:
             case["name"],
             f"{case['agreement']:.4%}",
             *(_format_case_dice(case[side]) for side in ("dice_reference", "dice_candidate")),
+            _format_optional(case["change"]["hd95_pixels"], ".1f"),
+            f"{case['change']['vanished']} / {case['change']['appeared']}",
         )
         for result in report["results"]
         for case in result.get("worst_cases", ())
     )
-    columns = ("Build", "Case", "Pixels equal", "Dice, student", "Dice, build")
+    columns = ("Build", "Case", "Pixels equal", "Dice, student", "Dice, build", "HD95, px", "Regions −/+")
     return Table("Cases that differ most", columns, rows)
 
 
@@ -133,6 +174,10 @@ def build_environment_table(environment: Mapping[str, Any]) -> Table:
 
 def _format_case_dice(value: float | None) -> str:
     return "truth is empty" if value is None else f"{value:.4f}"
+
+
+def _format_optional(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
 
 
 def _format_delta(value: float | None) -> str:

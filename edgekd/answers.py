@@ -12,7 +12,13 @@ from edgekd.console import INTERRUPTED, Answer
 from edgekd.tables import Table, format_bytes, format_count
 
 if TYPE_CHECKING:
-    from edgekd.benchmarks import AcceptanceReport, Comparison, ParityReport, PredictionReport
+    from edgekd.benchmarks import (
+        AcceptanceReport,
+        CertificateCheck,
+        Comparison,
+        ParityReport,
+        PredictionReport,
+    )
     from edgekd.bundle import Build, Bundle
     from edgekd.data import CheckReport
     from edgekd.distill import DistillResult, EvaluationResult, NetworkResult, TrainResult
@@ -97,13 +103,19 @@ def show_parity(report: ParityReport) -> Answer:
 
     content = report.to_dict()
     shown = [tables.build_parity_table(content)]
-    differences = tables.build_difference_table(content)
-    if differences.rows:
-        shown.append(differences)
+    details = (tables.build_difference_table(content), tables.build_change_table(content))
+    shown += [table for table in details if table.rows]
     if report.skipped:
         shown.append(tables.build_skipped_table(content))
     reasons = [f"{one.candidate}: {text}" for one in report.results for text in one.reasons]
     return Answer(content, shown, [*reasons, describe_verdict(report)], exit_code=int(not report.passed))
+
+
+def show_certificate(check: CertificateCheck) -> Answer:
+    """Return what changed since a certificate was issued; exit code 1 where anything did."""
+    builds = ", ".join(check.builds)
+    verdict = f"the certificate holds for {builds}" if check.holds else f"the certificate of {builds} is void"
+    return Answer(check.to_dict(), lines=[*check.changes, verdict], exit_code=int(not check.holds))
 
 
 def describe_verdict(report: ParityReport) -> str:

@@ -188,7 +188,7 @@ class DistillConfig(FitConfig):
         return (self.teacher,) if isinstance(self.teacher, str) else self.teacher
 
 
-AnyConfig = TypeVar("AnyConfig", bound=FitConfig)
+AnyConfig = TypeVar("AnyConfig", bound=Spec)
 
 
 def load_config(
@@ -197,8 +197,8 @@ def load_config(
     """Return the configuration from defaults, then a file, then overrides.
 
     Args:
-        kind: TrainConfig or DistillConfig.
-        path: TOML (Python 3.11 or newer) or JSON file; None for none.
+        kind: TrainConfig, DistillConfig, or any other frozen model of choices.
+        path: TOML or JSON file; None for none.
         overrides: key → value; a dot leads into a table (``augment.noise``); None means not given.
 
     Raises:
@@ -241,7 +241,7 @@ def list_unset_variables(names: Iterable[str]) -> list[str]:
     return [name for name in names if not os.environ.get(name)]
 
 
-def _explain(kind: type[FitConfig], complaint: ErrorDetails) -> UsageError:
+def _explain(kind: type[Spec], complaint: ErrorDetails) -> UsageError:
     """Return the error that says what pydantic complains of, in words of the configuration."""
     parts, expected = complaint["loc"], complaint["msg"].removeprefix("Input should be ")
     if str(parts[0]).endswith("_options"):
@@ -299,14 +299,10 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _parse_toml(path: Path, text: str) -> dict[str, Any]:
-    if sys.version_info < (3, 11):
-        raise UsageError(
-            f"the configuration {path} is TOML, which this Python cannot read",
-            received=f"Python {sys.version_info[0]}.{sys.version_info[1]}",
-            expected="3.11 or newer",
-            action="write the same keys as JSON",
-        )
-    import tomllib
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
 
     return tomllib.loads(text)
 

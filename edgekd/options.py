@@ -39,6 +39,21 @@ PrecisionsOption = Annotated[
 PrecisionOption = Annotated[str | None, typer.Option("--precision", "-p", help="Only builds of this one.")]
 DeviceOption = Annotated[str | None, typer.Option(help="CPU, GPU or NPU; the build's own where absent.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Processor threads of the engine.")]
+CriteriaOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML or JSON file with the gate's criteria, parity.toml.")
+]
+MarginsOption = Annotated[
+    list[str] | None, typer.Option("--margin", help="Largest loss of a score, dice=0.01; may be repeated.")
+]
+JunitOption = Annotated[
+    Path | None, typer.Option("--junit", help="New JUnit XML file; written on an error too.")
+]
+CertificateOption = Annotated[
+    Path | None, typer.Option("--certificate", help="New file for a certificate of the builds that passed.")
+]
+VerifyOption = Annotated[
+    Path | None, typer.Option("--verify", help="Run nothing: check that this certificate still holds here.")
+]
 DataOption = Annotated[Path | None, typer.Option("--data", help="Data set; golden frames where absent.")]
 ReferenceOption = Annotated[
     Path | None, typer.Option("--reference", help="Recording of the student; the run's own where absent.")

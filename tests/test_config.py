@@ -41,14 +41,6 @@ def test_toml_is_read(tmp_path: Path) -> None:
     assert (config.student, config.split.salt, config.student_options) == ("dwnet", "x", {"width": 8})
 
 
-def test_toml_on_an_old_python_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "run.toml"
-    path.write_text("epochs = 3\n")
-    monkeypatch.setattr(sys, "version_info", (3, 10, 0, "final", 0))
-    with pytest.raises(UsageError, match=r"received Python 3\.10.*as JSON"):
-        load_config(TrainConfig, path)
-
-
 @pytest.mark.parametrize(
     ("text", "message"), [("{", "cannot be parsed"), ("[1]", "is no table"), (None, "cannot be read")]
 )

@@ -188,7 +188,13 @@ def test_files_are_written_together_or_not_at_all(
     add_build("tensorrt-rtx", device="GPU")
     out = tmp_path / "out"
     report = run_parity(bundle, data=data, out=out, quiet=True)
-    assert sorted(path.name for path in out.iterdir()) == ["parity.json", "parity.md", "report.html"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "parity.json",
+        "parity.md",
+        "parity.xml",
+        "report.html",
+        "worst",
+    ]
     content = json.loads((out / "parity.json").read_text())
     assert (content["schema"], content["schema_version"]) == ("edgekd.parity", 1)
     assert content["results"][1]["verdict"]["overall"] == "fail"

@@ -1,0 +1,97 @@
+"""Parity as JUnit XML, the form that every CI server shows: one suite a build, one case a check.
+
+The dialect is that of Jenkins' xunit plugin (testsuites, testsuite, testcase with failure, error or skipped),
+which GitLab, GitHub actions and Azure read too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from edgekd.atomic import check_output_is_new, write_text_atomic
+from edgekd.errors import EdgeKDError
+
+
+def build_junit(report: Mapping[str, Any]) -> str:
+    """Return a parity report, ``ParityReport.to_dict()``, as JUnit XML.
+
+    A build that did not run is a skipped case with its reason, never a passed one.
+    """
+    root = ET.Element("testsuites", name="edgekd parity")
+    for result in report["results"]:
+        _add_result(root, result)
+    for one in report["skipped"]:
+        suite = ET.SubElement(root, "testsuite", name=_clean(one["name"]))
+        case = ET.SubElement(suite, "testcase", classname=_clean(one["name"]), name="parity")
+        ET.SubElement(case, "skipped", message=_clean(f"{one['status']}: {one['reason']}"))
+    return _finish(root)
+
+
+def build_error_junit(error: EdgeKDError) -> str:
+    """Return a gate that could not be judged as JUnit XML: one case with an error."""
+    root = ET.Element("testsuites", name="edgekd parity")
+    suite = ET.SubElement(root, "testsuite", name="parity")
+    case = ET.SubElement(suite, "testcase", classname="edgekd.parity", name="gate")
+    fault = ET.SubElement(case, "error", type=type(error).__name__, message=_clean(str(error)))
+    fault.text = f"exit code {error.exit_code}"
+    return _finish(root)
+
+
+@contextlib.contextmanager
+def keep_junit(path: Path | None) -> Iterator[None]:
+    """Write the error of the block to ``path`` as JUnit XML and pass it on; None writes nothing.
+
+    Raises:
+        UsageError: ``path`` exists.
+    """
+    if path is None:
+        yield
+        return
+    check_output_is_new(path)
+    try:
+        yield
+    except EdgeKDError as error:
+        write_text_atomic(path, build_error_junit(error))
+        raise
+
+
+def _add_result(root: ET.Element, result: Mapping[str, Any]) -> None:
+    name = _clean(result["candidate"])
+    suite = ET.SubElement(root, "testsuite", name=name)
+    checks = dict(result["verdict"]["metrics"]) if result["kind"] == "data" else {}
+    for metric, decision in checks.items():
+        case = ET.SubElement(suite, "testcase", classname=name, name=metric)
+        if decision != "pass":
+            _add_failure(case, decision, result["reasons"])
+    case = ET.SubElement(suite, "testcase", classname=name, name="verdict")
+    if not result["passed"]:
+        _add_failure(case, result["conclusion"], result["reasons"])
+
+
+def _add_failure(case: ET.Element, kind: str, reasons: list[str]) -> None:
+    own = [reason for reason in reasons if reason.startswith(f"{case.get('name')}:")] or reasons
+    failure = ET.SubElement(case, "failure", type=kind, message=_clean("; ".join(own) or kind))
+    failure.text = _clean("\n".join(reasons))
+
+
+def _finish(root: ET.Element) -> str:
+    for suite in root:
+        cases = list(suite.iter("testcase"))
+        counts = {"tests": len(cases)}
+        for kind in ("failure", "error", "skipped"):
+            plural = {"failure": "failures", "error": "errors"}.get(kind, kind)
+            counts[plural] = sum(case.find(kind) is not None for case in cases)
+        for key, value in counts.items():
+            suite.set(key, str(value))
+            root.set(key, str(int(root.get(key, "0")) + value))
+    ET.indent(root)
+    return "<?xml version='1.0' encoding='utf-8'?>\n" + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _clean(text: str) -> str:
+    """Return text without the control characters that XML cannot hold (a case may be called anything)."""
+    return "".join(sign if sign in "\t\n" or ord(sign) >= 32 else "?" for sign in text)

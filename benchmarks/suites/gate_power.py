@@ -1,0 +1,191 @@
+"""How often does the gate pass an engine that loses just the margin, and how often one that loses less?
+
+The patients are real: groups of the fault bench's test split with what the student and a faulty engine made
+of them. A study draws groups with replacement; each meets the faulty engine with the probability at which the
+*expected* loss of one score is exactly the one wanted, and the student itself otherwise. So the true loss is
+known for pooled scores too, and the losses are as skewed as real ones.
+
+    python -m edgekd.benchmarks.suites.gate_power WORK/case_sums.npz --out RESULTS
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from edgekd.atomic import write_text_atomic
+from edgekd.benchmarks.environment import describe_environment
+from edgekd.benchmarks.result_files import format_json
+from edgekd.metrics import METRICS, score_sums
+from edgekd.stats import DEFAULT_MARGINS, decide_non_inferiority, paired_bootstrap
+
+GROUPS = (20, 40, 80, 160)
+SPARSE, DENSE = "noise of 20% in layer 1", "int8 unsigned read as signed"
+"""A fault that must be thinned out to lose the margin alone, and one that loses about that as it is."""
+CELLS = (
+    (SPARSE, "dice", GROUPS),
+    (DENSE, "dice", GROUPS),
+    (SPARSE, "miou", (20, 80)),
+    (SPARSE, "kappa", (20, 80)),
+    (SPARSE, "acc", (20, 80)),
+)
+"""Fault, score and numbers of groups whose error at the margin is measured."""
+LOSSES = (0.05, 0.1, 0.25, 0.5, 1.0)
+"""True losses of Dice of the power curve, in margins."""
+NUM_RESAMPLES = 400
+
+Sums = NDArray[np.float64]
+score = functools.partial(score_sums, num_classes=2)
+
+
+def find_probability(reference: Sums, faulty: Sums, metric: str, loss: float) -> float | None:
+    """Return the part of faulty groups at which a score loses ``loss``; None where all together lose less.
+
+    Args:
+        reference, faulty: (G, S) float64, sums of each group.
+        metric: name of the score.
+        loss: above or equal 0, in the score's own unit.
+    """
+    before = float(score(reference.mean(axis=0))[metric])
+
+    def measure(part: float) -> float:
+        return before - float(score(((1 - part) * reference + part * faulty).mean(axis=0))[metric])
+
+    if measure(1.0) < loss:
+        return None
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if measure(middle) < loss else (low, middle)
+    return (low + high) / 2
+
+
+def simulate(
+    reference: Sums, faulty: Sums, part: float, metrics: tuple[str, ...], count: int, studies: int, seed: int
+) -> dict[str, float]:
+    """Return how often studies of ``count`` groups end in each decision."""
+    rng = np.random.default_rng(seed)
+    decisions = {"pass": 0, "fail": 0, "inconclusive": 0}
+    names = [str(index) for index in range(count)]
+    margins = {name: DEFAULT_MARGINS[name] for name in metrics}
+    for study in range(studies):
+        drawn = rng.integers(0, len(reference), count)
+        met = rng.random(count) < part
+        candidate = np.where(met[:, None], faulty[drawn], reference[drawn])
+        differences = paired_bootstrap(
+            reference[drawn],
+            candidate,
+            names,
+            score,
+            names=metrics,
+            num_resamples=NUM_RESAMPLES,
+            seed=study,
+        )
+        same = bool((candidate == reference[drawn]).all())
+        decisions[decide_non_inferiority(differences, margins, identical=same).overall] += 1
+    return {key: value / studies for key, value in decisions.items()}
+
+
+def measure_type_one_errors(sums: dict[str, Any], studies: int) -> list[dict[str, Any]]:
+    """Return, for each fault, score and number of groups, how often the score passes at its margin."""
+    rows: list[dict[str, Any]] = []
+    for fault, metric, counts in CELLS:
+        part = find_probability(sums["reference"], sums[fault], metric, DEFAULT_MARGINS[metric])
+        if part is None:
+            continue
+        for count in counts:
+            found = simulate(sums["reference"], sums[fault], part, (metric,), count, studies, seed=count)
+            rows.append(
+                {"fault": fault, "score": metric, "groups": count, "faulty_part": part, "studies": studies}
+                | found
+            )
+            sys.stderr.write(f"{fault}, {metric}, {count} groups: passes {found['pass']:.3f}\n")
+    return rows
+
+
+def measure_power(sums: dict[str, Any], studies: int) -> list[dict[str, Any]]:
+    """Return how often the whole gate passes, fails or stays open, by true loss of Dice and groups."""
+    rows: list[dict[str, Any]] = []
+    fault = DENSE
+    for loss in LOSSES:
+        part = find_probability(sums["reference"], sums[fault], "dice", loss * DEFAULT_MARGINS["dice"])
+        if part is None:
+            continue
+        for count in GROUPS:
+            found = simulate(sums["reference"], sums[fault], part, METRICS, count, studies, seed=count)
+            rows.append({"loss_in_margins": loss, "groups": count, "studies": studies} | found)
+    return rows
+
+
+def add_up_groups(archive: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return sums of groups (G, S) from sums of cases (N, S)."""
+    _, index = np.unique(archive["groups"], return_inverse=True)
+    summed: dict[str, NDArray[Any]] = {}
+    for name, values in archive.items():
+        if name != "groups":
+            summed[name] = np.zeros((int(index.max()) + 1, values.shape[1]))
+            np.add.at(summed[name], index, values)
+    return summed
+
+
+def format_results(results: dict[str, Any]) -> str:
+    """Return both tables as Markdown."""
+    lines = [
+        "# The gate at its margin",
+        "",
+        "A score that truly loses its margin passes in this part of the studies:",
+    ]
+    lines += ["", "| Losses like | Score | " + " | ".join(f"{count} groups" for count in GROUPS) + " |"]
+    lines += ["|" + " --- |" * (2 + len(GROUPS))]
+    keys = dict.fromkeys((row["fault"], row["score"]) for row in results["type_one"])
+    for fault, metric in keys:
+        found = {
+            row["groups"]: row["pass"]
+            for row in results["type_one"]
+            if (row["fault"], row["score"]) == (fault, metric)
+        }
+        lines.append(
+            f"| {fault} | {metric} | "
+            + " | ".join(f"{found[count]:.1%}" if count in found else "–" for count in GROUPS)
+            + " |"
+        )
+    lines += ["", "The whole gate, by the true loss of Dice in margins (pass / fail / inconclusive):", ""]
+    lines += ["| True loss | " + " | ".join(f"{count} groups" for count in GROUPS) + " |"]
+    lines += ["|" + " --- |" * (1 + len(GROUPS))]
+    for loss in dict.fromkeys(row["loss_in_margins"] for row in results["power"]):
+        rows = [row for row in results["power"] if row["loss_in_margins"] == loss]
+        cells = [f"{row['pass']:.0%} / {row['fail']:.0%} / {row['inconclusive']:.0%}" for row in rows]
+        lines.append(f"| {loss:g} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main(
+    case_sums: Path,
+    out: Annotated[Path, typer.Option(help="Folder for gate_power.json and gate_power.md.")],
+    studies: Annotated[int, typer.Option(min=10, help="Studies for each type-I error.")] = 2000,
+    power_studies: Annotated[int, typer.Option(min=10, help="Studies for each point of the curve.")] = 150,
+) -> None:
+    """Simulate and write both tables."""
+    begin = time.monotonic()
+    with np.load(case_sums) as archive:
+        sums = add_up_groups({name: archive[name] for name in archive.files})
+    results: dict[str, Any] = {
+        "num_resamples": NUM_RESAMPLES,
+        "type_one": measure_type_one_errors(sums, studies),
+        "power": measure_power(sums, power_studies),
+    }
+    results |= {"seconds": round(time.monotonic() - begin), "environment": describe_environment()}
+    write_text_atomic(out / "gate_power.json", format_json(results))
+    write_text_atomic(out / "gate_power.md", format_results(results))
+    typer.echo(format_results(results))
+
+
+if __name__ == "__main__":
+    typer.run(main)
