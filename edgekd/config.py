@@ -173,7 +173,7 @@ class DistillConfig(FitConfig):
     teacher_lr: Annotated[float, Field(gt=0, le=1)] = 2e-3
     losses: str = "kl:1"
     truth_weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
-    temperature: Annotated[float, Field(ge=0.1, le=100)] = 2.0
+    temperature: Annotated[float, Field(ge=1, le=100)] = 2.0
     taps: str = ""
     boundary_weight: Annotated[float, Field(ge=0, le=1000)] = 0.0
     teacher_view: Literal["same", "plain"] = "same"
