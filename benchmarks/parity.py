@@ -213,7 +213,7 @@ def check_finite(*recordings: Recording) -> None:
     """Raise GateFailure where recorded logits hold NaN or infinities: masks made from them mean nothing."""
     for one in recordings:
         if one.logits is not None and not np.isfinite(one.logits).all():
-            bad = ~np.isfinite(one.logits).all(axis=(1, 2, 3))
+            bad = np.atleast_1d(~np.isfinite(one.logits).all(axis=(1, 2, 3)))
             raise GateFailure(
                 f"the logits of {one.source} are not finite",
                 received=f"NaN or infinity in {int(bad.sum())} of {len(bad)} images, such as "
@@ -262,7 +262,11 @@ def _list_worst_cases(
     order = [int(index) for index in np.argsort(agreements, kind="stable") if agreements[index] < 1]
     return tuple(
         CaseAgreement(
-            names[index], float(agreements[index]), *(_read_dice(one[index]) for one in sums), changes[index]
+            names[index],
+            float(agreements[index]),
+            dice_reference=_read_dice(sums[0][index]),
+            dice_candidate=_read_dice(sums[1][index]),
+            change=changes[index],
         )
         for index in order[:NUM_WORST_CASES]
     )

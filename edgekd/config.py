@@ -302,7 +302,7 @@ def _parse_toml(path: Path, text: str) -> dict[str, Any]:
     if sys.version_info >= (3, 11):
         import tomllib
     else:
-        import tomli as tomllib
+        import tomli as tomllib  # pyright: ignore[reportMissingImports] of Python 3.10 alone
 
     return tomllib.loads(text)
 

@@ -5,8 +5,8 @@ Images of one patient are alike, so whole groups are resampled, with the same gr
 Tibshirani 1993, section 12.5) on the jackknife's pseudo-values of the groups, to which NUM_UNSEEN groups are
 added that lost (for the upper bound: gained) as much as the group that changed most. Losses of real engines
 are rare and heavy, and by the rule of three (Hanley & Lippman-Hand 1983) a failure of three in n may be
-unseen in n groups. Without these groups a studentised bound passed up to 28 % of the engines that lose just the
-margin, with 20 real groups; ``benchmarks.suites.gate_power`` measures it.
+unseen in n groups. Without these groups a studentised bound passed up to 28 % of the engines that lose just
+the margin, with 20 real groups; ``benchmarks.suites.gate_power`` measures it.
 
 Non-inferiority (CONSORT extension, Piaggio et al. 2012): the one-sided lower bound of
 candidate - reference lies above -margin. Inferiority: the upper bound lies below -margin. Between the two,

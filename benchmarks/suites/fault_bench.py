@@ -145,7 +145,10 @@ class Bench:
                     lambda frames: preprocess.run(None, {"frame": frames})[0], scene.spec
                 )
             )
-            segment = _run_deploy(build_deploy_graph(core, spec), spec)
+            deploy = _run_deploy(build_deploy_graph(core, spec), spec)
+
+            def segment(frames: Sequence[NDArray[Any]]) -> Masks:
+                return deploy(frames)
 
         def run(frames: Sequence[NDArray[Any]]) -> Masks:
             shown = [np.ascontiguousarray(fault.frame(one)) for one in frames] if fault.frame else frames

@@ -35,7 +35,7 @@ def run_core(core: Core, tensors: NDArray[np.float32], outputs: list[str] | None
     options.intra_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(shown.SerializeToString(), options, ["CPUExecutionProvider"])
-    return session.run(wanted, {"image": tensors})
+    return list(session.run(wanted, {"image": tensors}))
 
 
 def change_weights(
