@@ -391,14 +391,14 @@ def test_interrupted_benchmark_keeps_what_was_measured_and_says_so(
 ) -> None:
     from edgekd.benchmarks import latency
 
-    measure, calls = latency._time_query, iter(range(100))
+    measure, calls = latency.time_segment, iter(range(100))
 
-    def interrupt(*arguments: Any) -> int:
+    def interrupt(*arguments: Any) -> tuple[int, ...]:
         if next(calls) == 50:
             raise KeyboardInterrupt
         return measure(*arguments)
 
-    monkeypatch.setattr(latency, "_time_query", interrupt)
+    monkeypatch.setattr(latency, "time_segment", interrupt)
     done = run("benchmark", device_bundle.path, "--target", "null", "--out", tmp_path / "out", "--quiet")
     assert done.exit_code == 130, (done.stdout, done.stderr)
     report = json.loads((tmp_path / "out" / "benchmark.json").read_text())
