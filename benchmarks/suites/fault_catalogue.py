@@ -146,10 +146,10 @@ def _list_precision() -> list[Fault]:
         Fault("fp16 overflow of 5 %", core=cast_to_half(2, 0.05), precision="fp16"),
         Fault("fp16 overflow in the deepest layer", core=cast_to_half(4, 0.01), precision="fp16"),
         Fault("fp16 underflow of 90 %", core=cast_to_half(1, 0.9, small=True), precision="fp16"),
-        int8("calibrated with a black frame", lambda t: np.full_like(t[:1], -2.0)),
+        int8("calibrated with a black frame", _take_black_frame),
         int8("calibrated without normalisation", _undo_normalisation),
         int8("calibrated with faint noise", _draw_noise),
-        int8("calibrated with a tenth of the gain", lambda t: (t + 2) / 10 - 2),
+        int8("calibrated with a tenth of the gain", lambda t: ((t + 2) / 10 - 2).astype(np.float32)),
         int8("unsigned read as signed", lambda t: t, clip_upper_half=True),
         int8("weights in 3 bits", lambda t: t, bits=3),
     ]
@@ -268,6 +268,10 @@ def _spoil_weight(weights: NDArray[Any]) -> NDArray[Any]:
     changed = weights.copy()
     changed.flat[0] = np.nan
     return changed
+
+
+def _take_black_frame(tensors: Tensor) -> Tensor:
+    return np.full(tensors[:1].shape, -2.0, np.float32)
 
 
 def _undo_normalisation(tensors: Tensor) -> Tensor:
