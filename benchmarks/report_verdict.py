@@ -52,7 +52,8 @@ def describe_speed(latency: Mapping[str, Any] | None) -> list[str]:
         if one["scenario"] == "paced" and one["miss_rate_upper"] is not None:
             found.append(
                 f"At {one['fps']:g} frames a second it misses {one['missed']} of {one['num_frames']} "
-                f"deadlines of {one['deadline_ms']:.3g} ms: at most {one['miss_rate_upper']:.1%} with 95 % confidence."
+                f"deadlines of {one['deadline_ms']:.3g} ms: "
+                f"at most {one['miss_rate_upper']:.1%} with 95 % confidence."
             )
     return found
 
