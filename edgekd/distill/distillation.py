@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
 
 from edgekd.atomic import hash_file, write_bytes_atomic
 from edgekd.config import DistillConfig
-from edgekd.distill.answers import AnswerStore
 from edgekd.distill.checkpoints import load_learner
 from edgekd.distill.devices import explain_lost_process
 from edgekd.distill.finish import build_run_record, describe_trained, pack_weights, write_student_bundle
@@ -30,11 +28,8 @@ from edgekd.distill.results import (
     write_record,
 )
 from edgekd.distill.session import Session, open_session
-from edgekd.distill.taps import FeatureTaps
-from edgekd.distill.teacher import FrozenTeacher
+from edgekd.distill.teachers import build_teaching
 from edgekd.distill.teaching import Teaching
-from edgekd.errors import IntegrityError
-from edgekd.specs import ModelSpec
 
 ANSWERS_FOLDER = "answers"
 CONTROL_FILE = "control.safetensors"
@@ -108,7 +103,7 @@ class _Distillation:
             journal.phase = 2
         else:
             learners = self._restore_second_phase()
-        teaching = self._build_teaching()
+        teaching = build_teaching(self._session, self._plan, self._teacher_files, self._cache)
         self._session.run(Phase(2, self._plan.total_epochs, learners, teaching))
         teaching.check_unchanged()
         if self._session.fabric.is_global_zero:
@@ -175,47 +170,6 @@ class _Distillation:
             plan.tap_channels if projects else None,
             plan.config,
         )
-
-    def _build_teaching(self) -> Teaching:
-        config, session = self._plan.config, self._session
-        teachers = [
-            self._load_teacher(model, file, sha256)
-            for model, file, sha256 in zip(
-                self._plan.teachers, self._teacher_files, session.journal.teachers_sha256, strict=True
-            )
-        ]
-        taps = {pair.name: pair.teacher for pair in self._plan.taps}
-        return Teaching(
-            fabric=session.fabric,
-            teachers=teachers,
-            taps=FeatureTaps(teachers[0].network, self._plan.teachers[0].name, taps) if taps else None,
-            plain_view=config.teacher_view == "plain",
-            mirror=config.teacher_mirror,
-            temperature=config.temperature,
-            boundary_weight=config.boundary_weight,
-            confidence=config.confidence,
-            store=self._open_store() if config.store_answers else None,
-        )
-
-    def _open_store(self) -> AnswerStore:
-        session, config = self._session, self._plan.config
-        recipe = {
-            "teachers": session.journal.teachers_sha256,
-            "preprocess": config.build_preprocess().compute_hash(),
-            "augment": config.augment.model_dump(mode="json"),
-            "view": [config.teacher_view, config.teacher_mirror],
-            "taps": [pair.teacher for pair in self._plan.taps],
-            "precision": session.precision,
-        }
-        return AnswerStore(self._cache, recipe)
-
-    def _load_teacher(self, model: ModelSpec, file: Path, sha256: str) -> FrozenTeacher:
-        if not file.is_file() or hash_file(file) != sha256:
-            raise IntegrityError(f"{file} is not the teacher that phase 1 chose", action="begin a new run")
-        network = self._session.build_network(model.name, model.options)
-        load_weights(network, safetensors.torch.load_file(file))
-        network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        return FrozenTeacher(self._session.fabric.to_device(network))
 
     def _finish(self, teaching: Teaching, learners: list[Learner]) -> None:
         """Choose and score the final weights, write the bundle and, last, ``result.json``."""
