@@ -27,6 +27,7 @@ from edgekd.metrics import count_confusions
 
 RUNS, ANSWERS = "runs", "answers"
 JUDGED = ("val", "test")
+PATHS = ("teacher", "unlabeled")  # places on the machine that ran the cell, no part of a result
 
 
 def run_cell(plan: Plan, cell: Cell, out: Path, *, threads: int = 1) -> Path:
@@ -112,7 +113,7 @@ def _describe(
         "steps_per_epoch": max(
             config.min_epoch_steps, len(inputs.splits["train"].images) // config.batch_size, 1
         ),
-        "config": {key: value for key, value in record.config.items() if key != "teacher"},
+        "config": {key: value for key, value in record.config.items() if key not in PATHS},
         "data_sha256": record.data_sha256,
         "environment": {**record.environment, "cores": count_usable_cores(), "machine": platform.machine()},
     }
