@@ -24,9 +24,11 @@ def draw_gains(path: Path, rows: Mapping[str, Mapping[str, Gain]]) -> None:
     from matplotlib.figure import Figure
 
     labels = list(rows)
-    figure = Figure(figsize=(11, 1.3 + 0.34 * len(labels)))
+    height = 1.3 + 0.34 * len(labels)
+    figure = Figure(figsize=(11, height))
     FigureCanvasAgg(figure)
-    figure.subplots_adjust(left=0.19, right=0.985, top=0.88, bottom=0.16, wspace=0.08)
+    # Room in inches for titles and for ticks with the label below, whatever the number of rows.
+    figure.subplots_adjust(left=0.19, right=0.985, top=1 - 0.3 / height, bottom=0.62 / height, wspace=0.08)
     for index, (metric, axes) in enumerate(zip(METRICS, figure.subplots(1, len(METRICS)), strict=True)):
         for row, label in enumerate(labels):
             gain = rows[label][metric]
