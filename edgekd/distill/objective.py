@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -218,11 +218,6 @@ def compute_losses(terms: Terms, inputs: LossInputs) -> dict[str, Tensor]:
             weighted.append(0 * inputs.logits.float().sum())
         total = torch.stack(weighted).sum()
     return {**values, "total": total}
-
-
-def list_terms(terms: Terms, kinds: Sequence[Kind]) -> list[str]:
-    """Return the names in ``terms`` of these kinds."""
-    return [name for name in terms if LOSSES[name].kind in kinds]
 
 
 def _parse_weight(name: str, text: str) -> float:
