@@ -183,6 +183,10 @@ class DistillConfig(FitConfig):
     store_answers: bool = False
     select: Literal["last", "best"] = "last"
 
+    def count_epochs(self) -> int:
+        """Return the student's epochs in both phases."""
+        return self.epochs + (self.epochs if self.distill_epochs is None else self.distill_epochs)
+
     def list_teachers(self) -> tuple[str, ...]:
         """Return the teacher, or the teachers."""
         return (self.teacher,) if isinstance(self.teacher, str) else self.teacher

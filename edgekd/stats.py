@@ -128,15 +128,15 @@ def paired_bootstrap(
     """
     _check_arguments(reference_sums, candidate_sums, groups, num_resamples, confidence)
     reference_groups, candidate_groups = (
-        _sum_groups(reference_sums, groups),
-        _sum_groups(candidate_sums, groups),
+        sum_groups(reference_sums, groups),
+        sum_groups(candidate_sums, groups),
     )
     num_groups = len(reference_groups)
     reference, candidate = score(reference_groups.sum(axis=0)), score(candidate_groups.sum(axis=0))
     values = _measure_pseudo_values(reference_groups, candidate_groups, score, names)
     rng = np.random.default_rng(seed)
     deltas: dict[str, list[FloatArray]] = {name: [] for name in names}
-    for weights in _draw_weights(rng, num_groups, num_resamples):
+    for weights in draw_weights(rng, num_groups, num_resamples):
         before, after = score(weights @ reference_groups), score(weights @ candidate_groups)
         for name in names:
             deltas[name].append(np.asarray(after[name] - before[name], np.float64))
@@ -234,7 +234,7 @@ def _count_groups_needed(difference: Difference, margin: float) -> int | None:
     return max(MIN_GROUPS, math.ceil(difference.num_groups * (factor * width / distance) ** 2))
 
 
-def _draw_weights(rng: np.random.Generator, num_groups: int, num_resamples: int) -> Iterator[FloatArray]:
+def draw_weights(rng: np.random.Generator, num_groups: int, num_resamples: int) -> Iterator[FloatArray]:
     """Yield how often each resample holds each group, (r, n) float64, in blocks that fit the memory."""
     remaining = num_resamples
     while remaining > 0:
@@ -282,7 +282,7 @@ def _resample_mean(values: FloatArray, num_resamples: int, seed: int) -> FloatAr
     if error == 0:
         return np.full(1, mean)
     parts: list[FloatArray] = []
-    for weights in _draw_weights(np.random.default_rng(seed), len(values), num_resamples):
+    for weights in draw_weights(np.random.default_rng(seed), len(values), num_resamples):
         errors = np.maximum(_measure_errors(weights, values), SMALLEST_SPREAD * error)
         parts.append(mean - error * (weights @ values / len(values) - mean) / errors)
     return np.concatenate(parts)
@@ -334,7 +334,8 @@ def _take_quantile(values: FloatArray, part: float) -> float:
     return float(np.quantile(values, part, method="inverted_cdf"))
 
 
-def _sum_groups(sums: FloatArray, groups: Sequence[str]) -> FloatArray:
+def sum_groups(sums: FloatArray, groups: Sequence[str]) -> FloatArray:
+    """Return the case sums (N, S) added up by group, (G, S) float64, groups in the order of their names."""
     names, index = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     totals = np.zeros((len(names), sums.shape[1]), np.float64)
     np.add.at(totals, index, sums)

@@ -24,7 +24,7 @@ class Pool:
         images: (N, C, h, w) float32.
         truths: (N, h, w) uint8 class ids, or IGNORE.
         hashes: what names each frame, for answers that are kept; with its mask, where it has one.
-        offset: added to a frame's index in its augmentation key, so that two pools draw differently.
+        offset: added to the run's seed for order and augmentation, so that two pools draw differently.
     """
 
     images: Tensor

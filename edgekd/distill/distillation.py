@@ -104,7 +104,7 @@ class _Distillation:
         else:
             learners = self._restore_second_phase()
         teaching = build_teaching(self._session, self._plan, self._teacher_files, self._cache)
-        self._session.run(Phase(2, self._plan.total_epochs, learners, teaching))
+        self._session.run(Phase(2, self._plan.config.count_epochs(), learners, teaching))
         teaching.check_unchanged()
         if self._session.fabric.is_global_zero:
             self._finish(teaching, learners)
@@ -201,13 +201,17 @@ class _Distillation:
     def _choose(self, learner: Learner, file: str) -> NetworkResult:
         weights, epoch = learner.pick_weights(self._plan.config.select)
         load_weights(learner.network, weights)
-        last = self._plan.total_epochs if epoch is None else epoch + 1
+        last = self._plan.config.count_epochs() if epoch is None else epoch + 1
         return describe_trained(self._session, learner.network, self._plan.student, file, last)
 
     def _build_student(self, name: str) -> Learner:
         plan = self._plan
         return self._session.build_learner(
-            name, plan.student, terms=plan.truth_terms, peak_lr=plan.config.lr, epochs=plan.total_epochs
+            name,
+            plan.student,
+            terms=plan.truth_terms,
+            peak_lr=plan.config.lr,
+            epochs=plan.config.count_epochs(),
         )
 
     def _build_teacher(self) -> Learner:

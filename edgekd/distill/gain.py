@@ -13,7 +13,7 @@ from torch import nn
 from edgekd.data import LoadedCases
 from edgekd.distill.predict import pick_masks, predict_logits
 from edgekd.metrics import METRICS, count_confusions, score_sums, summarise_cases
-from edgekd.stats import MAX_UNDEFINED_PART
+from edgekd.stats import MAX_UNDEFINED_PART, draw_weights, sum_groups
 
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 10_000
@@ -34,29 +34,20 @@ def estimate_gain(
         num_classes: K.
         seed: of the resampling.
     """
-    index = np.unique(np.asarray(cases.groups), return_inverse=True)[1]
-    num_groups = int(index.max()) + 1
-    rng = np.random.default_rng(seed)
-    parts = np.full(num_groups, 1 / num_groups)
-    weights = rng.multinomial(num_groups, parts, size=NUM_RESAMPLES).astype(np.float64)
+    num_groups = len(set(cases.groups))
+    resamples = draw_weights(np.random.default_rng(seed), num_groups, NUM_RESAMPLES)
     # The first row is no resample: every group once.
-    weights = np.concatenate([np.ones((1, num_groups)), weights])
-    before, after = (_score_resamples(one, cases, num_classes, index, weights) for one in (control, student))
+    weights = np.concatenate([np.ones((1, num_groups)), *resamples])
+    before, after = (_score_resamples(one, cases, num_classes, weights) for one in (control, student))
     return {metric: _summarise(after[metric] - before[metric], num_groups) for metric in METRICS}
 
 
 def _score_resamples(
-    network: nn.Module,
-    cases: LoadedCases,
-    num_classes: int,
-    index: NDArray[Any],
-    weights: NDArray[np.float64],
+    network: nn.Module, cases: LoadedCases, num_classes: int, weights: NDArray[np.float64]
 ) -> Mapping[str, NDArray[np.float64]]:
     masks = pick_masks(predict_logits(network, cases.images))
     sums = summarise_cases(count_confusions(cases.truths, masks, num_classes))
-    totals = np.zeros((weights.shape[1], sums.shape[1]))
-    np.add.at(totals, index, sums)
-    return score_sums(weights @ totals, num_classes)
+    return score_sums(weights @ sum_groups(sums, cases.groups), num_classes)
 
 
 def _summarise(differences: NDArray[np.float64], num_groups: int) -> dict[str, Any]:

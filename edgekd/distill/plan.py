@@ -42,12 +42,6 @@ class Plan:
     student: ModelSpec
 
     @property
-    def total_epochs(self) -> int:
-        """Epochs of the student in both phases."""
-        second = self.config.distill_epochs
-        return self.config.epochs + (self.config.epochs if second is None else second)
-
-    @property
     def taught_terms(self) -> dict[str, float]:
         """Losses and weights of the student in phase 2."""
         weight = self.config.truth_weight

@@ -23,6 +23,7 @@ from edgekd.distill import (
     train,
 )
 from edgekd.distill.inputs import Inputs, load_inputs
+from edgekd.distill.schedule import count_steps
 from edgekd.metrics import count_confusions
 
 RUNS, ANSWERS = "runs", "answers"
@@ -74,7 +75,7 @@ def _list_values(plan: Plan, cell: Cell, out: Path, unlabelled: Path | None) -> 
     distilled = {**plan.common, **plan.distill}
     if cell.kind == "longer":
         kept = {key: value for key, value in distilled.items() if key in TrainConfig.model_fields}
-        epochs = 2 * _count_epochs(build_config(DistillConfig, distilled))
+        epochs = 2 * build_config(DistillConfig, distilled).count_epochs()
         lr = distilled.get("lr", DistillConfig.model_fields["lr"].default)
         network = {"model": student.name, "model_options": student.options}
         return {**kept, **network, "epochs": epochs, "lr": lr, "select": "last", "seed": cell.seed}
@@ -94,10 +95,6 @@ def _find_student(plan: Plan, label: str) -> Student:
     return next(student for student in plan.students if student.label == label)
 
 
-def _count_epochs(config: DistillConfig) -> int:
-    return config.epochs + (config.epochs if config.distill_epochs is None else config.distill_epochs)
-
-
 def _describe(
     cell: Cell, config: FitConfig, record: RunRecord, folder: Path, inputs: Inputs
 ) -> dict[str, Any]:
@@ -110,8 +107,8 @@ def _describe(
         "groups": {split: inputs.splits[split].groups for split in JUDGED},
         "confusions": confusions,
         "seconds": record.seconds,
-        "steps_per_epoch": max(
-            config.min_epoch_steps, len(inputs.splits["train"].images) // config.batch_size, 1
+        "steps_per_epoch": count_steps(
+            len(inputs.splits["train"].images), config.batch_size, config.min_epoch_steps
         ),
         "config": {key: value for key, value in record.config.items() if key not in PATHS},
         "data_sha256": record.data_sha256,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgekd.errors import InputError
 from edgekd.metrics import METRICS, score_sums, summarise_cases
+from edgekd.stats import draw_weights, sum_groups
 
 NUM_RESAMPLES = 4000
 Floats = NDArray[np.float64]
@@ -107,13 +108,14 @@ def estimate_gains(
     points: list[Floats] = []
     for name in dict.fromkeys(pair.set for pair in pairs):
         of_set = [pair for pair in pairs if pair.set == name]
-        weights = _draw_groups(of_set[0].groups, num_resamples, rng)
+        num_groups = len(set(of_set[0].groups))
+        weights = np.concatenate(list(draw_weights(rng, num_groups, num_resamples)))
         for student in dict.fromkeys(pair.student for pair in of_set):
             runs = [pair for pair in of_set if pair.student == student]
             resampled = np.stack([_score_difference(run, weights) for run in runs])
             chosen = rng.integers(len(runs), size=(num_resamples, len(runs)))
             deltas.append(resampled[chosen, :, np.arange(num_resamples)[:, None]].mean(axis=1))
-            whole = np.ones((1, len(set(runs[0].groups))))
+            whole = np.ones((1, num_groups))
             points.append(np.mean([_score_difference(run, whole) for run in runs], axis=0)[:, 0])
     resamples, point = np.mean(deltas, axis=0), np.mean(points, axis=0)
     return {
@@ -135,20 +137,13 @@ def _count_truth(counts: NDArray[np.int64], num_classes: int) -> NDArray[np.int6
     return counts.reshape(len(counts), num_classes, num_classes).sum(axis=2)
 
 
-def _draw_groups(groups: Sequence[str], num_resamples: int, rng: np.random.Generator) -> Floats:
-    count = len(set(groups))
-    return rng.multinomial(count, np.full(count, 1.0 / count), size=num_resamples).astype(np.float64)
-
-
 def _score_difference(pair: Pair, weights: Floats) -> Floats:
     """Return (len(METRICS), R): method - control for each resample's weights of the groups (R, G)."""
-    _, index = np.unique(np.asarray(pair.groups), return_inverse=True)
-    scores: list[Mapping[str, Floats]] = []
-    for sums in (pair.control, pair.method):
-        totals = np.zeros((weights.shape[1], sums.shape[1]))
-        np.add.at(totals, index, sums)
-        scores.append(score_sums(weights @ totals, pair.num_classes))
-    return np.stack([scores[1][metric] - scores[0][metric] for metric in METRICS])
+    before, after = (
+        score_sums(weights @ sum_groups(sums, pair.groups), pair.num_classes)
+        for sums in (pair.control, pair.method)
+    )
+    return np.stack([after[metric] - before[metric] for metric in METRICS])
 
 
 def _summarise(delta: float, resamples: Floats) -> Gain:
