@@ -18,6 +18,7 @@ from edgekd.options import (
     BatchOption,
     BatchSizeOption,
     BundleArgument,
+    CalibrationOption,
     CertificateOption,
     ConfigOption,
     CriteriaOption,
@@ -300,6 +301,7 @@ def export(
     target: TargetsOption = None,
     precision: PrecisionsOption = None,
     sm: Annotated[list[str] | None, typer.Option(help="GPU to compile for, such as 87; repeatable.")] = None,
+    calib: CalibrationOption = None,
     quiet: bool = False,
 ) -> Answer:
     """Build engines from a bundle: ONNX graphs, OpenVINO IR, TensorRT engine with its CUDA preprocessing.
@@ -312,7 +314,7 @@ def export(
 
     opened = Bundle.open(_choose_bundle(bundle, quiet))
     return show_builds(
-        opened, export_bundle(opened, target or (), precision or ("fp32",), sm=sm, quiet=quiet)
+        opened, export_bundle(opened, target or (), precision or ("fp32",), sm=sm, calib=calib, quiet=quiet)
     )
 
 

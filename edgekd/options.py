@@ -34,7 +34,8 @@ TargetsOption = Annotated[
     typer.Option("--target", "-t", help="onnx, openvino, tensorrt or tensorrt-rtx; may be repeated."),
 ]
 PrecisionsOption = Annotated[
-    list[str] | None, typer.Option("--precision", "-p", help="Precision of the graph: fp32 in this version.")
+    list[str] | None,
+    typer.Option("--precision", "-p", help="fp32 (where absent), fp16, bf16 or int8; repeatable."),
 ]
 PrecisionOption = Annotated[str | None, typer.Option("--precision", "-p", help="Only builds of this one.")]
 DeviceOption = Annotated[str | None, typer.Option(help="CPU, GPU or NPU; the build's own where absent.")]
@@ -53,6 +54,10 @@ CertificateOption = Annotated[
 ]
 VerifyOption = Annotated[
     Path | None, typer.Option("--verify", help="Run nothing: check that this certificate still holds here.")
+]
+CalibrationOption = Annotated[
+    Path | None,
+    typer.Option(help="Data set that int8 (and fp16) is made and judged with: the student's own."),
 ]
 DataOption = Annotated[Path | None, typer.Option("--data", help="Data set; golden frames where absent.")]
 ReferenceOption = Annotated[

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.bundle import MIN_AGREEMENT, Build, Bundle, read_golden, write_build
-from edgekd.errors import GateFailure
+from edgekd.errors import EdgeKDError, GateFailure
 from edgekd.preprocess import preprocess_frame
 from edgekd.runtime import load
 from edgekd.specs import PreprocessSpec
@@ -56,13 +56,19 @@ def run_on_golden_frames(bundle: Bundle, build: Build) -> Build:
     """Run a build on the golden frames and return it with the status ``run`` and what was seen.
 
     Raises:
-        MachineError, SegmenterFault: it cannot run here, or fails.
+        MachineError, SegmenterFault: it cannot run here as asked, or fails; it is removed.
+        GateFailure: its masks are others; it is removed.
     """
     golden = read_golden(bundle)
     record = build.record
-    with load(bundle, record.target, record.precision_asked, record.device) as segmenter:
-        masks = segmenter.segment(golden.frames)
-        engine = segmenter.engine.facts()
+    try:
+        with load(bundle, record.target, record.precision_asked, record.device) as segmenter:
+            masks = segmenter.segment(golden.frames)
+            engine = segmenter.engine.facts()
+    except EdgeKDError:
+        # What does not run as it was asked for is no build, and nobody shall take it for one.
+        shutil.rmtree(build.path)
+        raise
     different = int(np.count_nonzero(masks != golden.masks))
     agreement = {
         "golden_frames": len(golden),

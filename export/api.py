@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
 
-from edgekd.bundle import TARGETS, Build, Bundle, check_precision, check_target, write_build
+from edgekd.bundle import PRECISIONS, TARGETS, Build, Bundle, check_precision, check_target, write_build
 from edgekd.errors import MachineError, UsageError
 from edgekd.export.agreement import run_on_golden_frames
+from edgekd.export.calibration import Calibration, load_calibration
+from edgekd.export.cells import check_cell
 from edgekd.export.kernels import parse_architecture
-from edgekd.export.source_graphs import find_graphs
+from edgekd.export.source_graphs import ENGINE_FILE, GRAPH_FACTS, find_engine_graph, find_graphs
 from edgekd.progress import Progress
 from edgekd.runtime import find_obstacle
 
@@ -22,6 +30,7 @@ def export_bundle(
     precisions: Sequence[str] = ("fp32",),
     *,
     sm: Sequence[str | int] | None = None,
+    calib: Path | None = None,
     quiet: bool = False,
 ) -> list[Build]:
     """Build every target in every precision, run each on the golden frames where this machine can.
@@ -33,26 +42,29 @@ def export_bundle(
     Args:
         bundle: the bundle, to whose ``builds/`` the results go.
         targets: names among ``onnx``, ``openvino``, ``tensorrt``, ``tensorrt-rtx``.
-        precisions: ``fp32``; others are refused with the reason.
+        precisions: names among ``fp32``, ``fp16``, ``bf16``, ``int8``; every pair is checked before
+            any is built.
         sm: GPU architectures for TensorRT, such as ``8.9``; None takes the target's own choice.
+        calib: the data set that int8 and fp16 are made and judged with; None takes graphs that are there.
         quiet: no progress bar.
 
     Raises:
-        UsageError: an unknown or missing target or precision, or ``sm`` that cannot be meant.
-        MachineError: this machine lacks a package, or the precision is not available.
-        GateFailure: a build differs from the PyTorch student.
+        UsageError: an unknown or missing target or precision, ``sm`` that cannot be meant, or int8 without
+            ``calib`` where no int8 graph is there yet.
+        MachineError: this machine lacks a package, or cannot compute in the precision.
+        GateFailure: a build differs from the PyTorch student, or a precision misses its limits.
     """
     _check_request(targets, precisions, sm)
-    # A target that is named twice is built once.
-    targets = list(dict.fromkeys(targets))
+    # What is named twice is built once.
+    cells = list(dict.fromkeys(product(targets, precisions)))
     builds: list[Build] = []
     with Progress(quiet=quiet) as progress:
-        handle = progress.add("exporting", len(targets) + 1)
+        handle = progress.add("exporting", len(cells) + 1)
         progress.advance(handle, 0, note="ONNX graphs")
-        graphs = _provide_graphs(bundle, targets)
-        for target in targets:
-            progress.advance(handle, note=target)
-            builds.append(_build_target(bundle, graphs, target, sm))
+        request = _Request(bundle, cells, sm, calib, quiet)
+        for target, precision in cells:
+            progress.advance(handle, note=f"{target} {precision}")
+            builds.append(request.build(target, precision))
         progress.advance(handle)
     return builds
 
@@ -65,7 +77,7 @@ def _check_request(targets: Sequence[str], precisions: Sequence[str], sm: Sequen
             action="for example: edgekd export --target onnx --target openvino",
         )
     if not precisions:
-        raise UsageError("no precision was named", expected="fp32")
+        raise UsageError("no precision was named", expected=f"one or more of {', '.join(PRECISIONS)}")
     if sm is not None and not any(target.startswith("tensorrt") for target in targets):
         raise UsageError(
             "a GPU architecture is meant for TensorRT alone",
@@ -78,25 +90,104 @@ def _check_request(targets: Sequence[str], precisions: Sequence[str], sm: Sequen
         check_target(target)
     for precision in precisions:
         check_precision(precision)
-    for precision in precisions:
-        if precision != "fp32":
-            raise MachineError(
-                f"no {', '.join(targets)} build in {precision}",
-                received="the graphs of this version are float32",
-                expected="fp32",
-                action="export with --precision fp32",
-            )
+    for target, precision in product(targets, precisions):
+        check_cell(target, precision)
 
 
-def _provide_graphs(bundle: Bundle, targets: Sequence[str]) -> Build:
-    """Return the ONNX build, made anew where it is asked for by name."""
-    existing = find_graphs(bundle)
-    if existing is not None and "onnx" not in targets:
-        return existing
-    _check_tracing_is_possible(bundle)
-    from edgekd.export.onnx import build_onnx
+class _Request:
+    """One call of `export_bundle`: the graphs it has made so far, and what is still to be built of them."""
 
-    return build_onnx(bundle)
+    def __init__(
+        self,
+        bundle: Bundle,
+        cells: Sequence[tuple[str, str]],
+        sm: Sequence[str | int] | None,
+        calib: Path | None,
+        quiet: bool,
+    ) -> None:
+        self._bundle, self._sm, self._calib, self._quiet = bundle, sm, calib, quiet
+        self._check_calibration(cells)
+        self._graphs = self._provide_graphs(anew=("onnx", "fp32") in cells)
+        self._int8: Build | None = None
+
+    def build(self, target: str, precision: str) -> Build:
+        """Return the build of a cell."""
+        if target.startswith("tensorrt"):
+            return self._build_tensorrt(target, precision)
+        deploy = self._provide_int8() if precision == "int8" else self._graphs
+        if target == "onnx":
+            return deploy
+        from edgekd.export.openvino import build_openvino
+
+        return build_openvino(self._bundle, self._graphs, precision, deploy)
+
+    def _check_calibration(self, cells: Sequence[tuple[str, str]]) -> None:
+        """Raise UsageError where int8 is asked for and there is nothing to make it from."""
+        for target, precision in cells:
+            found = find_engine_graph if target.startswith("tensorrt") else find_graphs
+            if precision == "int8" and self._calib is None and found(self._bundle, "int8") is None:
+                raise UsageError(
+                    "int8 needs frames to measure the ranges of its numbers on",
+                    received="no --calib, and no int8 graph for this target in the bundle",
+                    expected="the data set that the student was distilled on",
+                    action=f"edgekd export {self._bundle.path} --target {target} -p int8 --calib DATA",
+                )
+
+    def _provide_graphs(self, *, anew: bool) -> Build:
+        """Return the fp32 ONNX build, made anew where it is asked for by name."""
+        existing = find_graphs(self._bundle)
+        if existing is not None and not anew:
+            return existing
+        _check_tracing_is_possible(self._bundle)
+        from edgekd.export.onnx import build_onnx
+
+        return build_onnx(self._bundle)
+
+    def _provide_int8(self) -> Build:
+        """Return the int8 ONNX build, made anew once where calibration frames are named."""
+        if self._int8 is None:
+            self._int8 = find_graphs(self._bundle, "int8") if self._calib is None else self._build_int8()
+        assert self._int8 is not None  # _check_calibration saw it
+        return self._int8
+
+    def _build_int8(self) -> Build:
+        from edgekd.export.onnx import build_onnx_int8
+
+        return build_onnx_int8(self._bundle, self._graphs, self._calibration, quiet=self._quiet)
+
+    @cached_property
+    def _calibration(self) -> Calibration:
+        assert self._calib is not None
+        return load_calibration(self._bundle, self._calib, quiet=self._quiet)
+
+    def _build_tensorrt(self, target: str, precision: str) -> Build:
+        from edgekd.export.tensorrt import build_tensorrt
+
+        with self._open_engine_graph(precision) as (graph, found):
+            fields, files, notices = build_tensorrt(self._bundle, graph, target, precision, self._sm)
+            facts = {**fields.pop("facts"), **found, "notices": [*found.get("notices", ()), *notices]}
+            build = write_build(self._bundle, **fields, files=files, facts=facts)
+        return run_on_golden_frames(self._bundle, build) if find_obstacle(build) is None else build
+
+    @contextlib.contextmanager
+    def _open_engine_graph(self, precision: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Give the file of the engine graph in a precision, and what is known about how it was made."""
+        if precision == "fp32":
+            yield self._graphs.resolve_file(ENGINE_FILE), {}
+            return
+        existing = find_engine_graph(self._bundle, precision)
+        if existing is not None and self._calib is None:
+            facts = existing.record.facts
+            yield existing.resolve_file(ENGINE_FILE), {key: facts[key] for key in GRAPH_FACTS if key in facts}
+            return
+        from edgekd.export.engine_graphs import build_engine_in
+
+        calibration = None if self._calib is None else self._calibration
+        made = build_engine_in(self._bundle, self._graphs, precision, calibration, quiet=self._quiet)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / ENGINE_FILE
+            path.write_bytes(made.content)
+            yield path, {**made.facts, "notices": made.notices}
 
 
 def _check_tracing_is_possible(bundle: Bundle) -> None:
@@ -107,22 +198,3 @@ def _check_tracing_is_possible(bundle: Bundle) -> None:
             action=f"run `edgekd export {bundle.path.name} --target onnx` on the workstation, then copy it; "
             'or pip install "edgekd[train]" here',
         )
-
-
-def _build_target(bundle: Bundle, graphs: Build, target: str, sm: Sequence[str | int] | None) -> Build:
-    if target == "onnx":
-        return graphs
-    if target == "openvino":
-        from edgekd.export.openvino import build_openvino
-
-        return build_openvino(bundle, graphs)
-    return _build_tensorrt(bundle, graphs, target, sm)
-
-
-def _build_tensorrt(bundle: Bundle, graphs: Build, target: str, sm: Sequence[str | int] | None) -> Build:
-    from edgekd.export.tensorrt import build_tensorrt
-
-    fields, files, notices = build_tensorrt(bundle, graphs, target, "fp32", sm)
-    facts = {**fields.pop("facts"), "notices": notices}
-    build = write_build(bundle, **fields, files=files, facts=facts)
-    return run_on_golden_frames(bundle, build) if find_obstacle(build) is None else build

@@ -1,14 +1,16 @@
-"""The ONNX build: core, deploy, engine and preprocessing graphs in float32, checked in ONNX Runtime."""
+"""The ONNX builds: the graphs that every target starts from, checked in ONNX Runtime."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import onnx
 
-from edgekd.bundle import Build, Bundle, write_build
+from edgekd.bundle import Build, Bundle, read_golden, write_build
 from edgekd.errors import MachineError
 from edgekd.export.agreement import Runner, check_core_logits, check_preprocessing, run_on_golden_frames
+from edgekd.export.calibration import Calibration
 from edgekd.export.graphs import (
     IR_VERSION,
     OPSET,
@@ -16,6 +18,9 @@ from edgekd.export.graphs import (
     build_engine_graph,
     build_preprocess_graph,
 )
+from edgekd.export.int8 import build_int8
+from edgekd.export.layers import list_products, read_onnxruntime_layers
+from edgekd.export.running import import_onnxruntime, run_graph
 from edgekd.export.source_graphs import (
     CORE_FILE,
     DEPLOY_FILE,
@@ -23,6 +28,7 @@ from edgekd.export.source_graphs import (
     PREPROCESS_FILE,
     describe_bundle,
 )
+from edgekd.runtime.precision import summarise_precision
 
 
 def build_onnx(bundle: Bundle, core: onnx.ModelProto | None = None) -> Build:
@@ -36,7 +42,7 @@ def build_onnx(bundle: Bundle, core: onnx.ModelProto | None = None) -> Build:
         MachineError: onnxruntime is missing, or torch where the student is traced.
         GateFailure: a graph differs from the PyTorch student or from the preprocessing truth.
     """
-    onnxruntime = _import_onnxruntime()
+    import_onnxruntime()
     if core is None:
         from edgekd.export.trace import trace_core
 
@@ -44,14 +50,9 @@ def build_onnx(bundle: Bundle, core: onnx.ModelProto | None = None) -> Build:
     spec = bundle.manifest.preprocess
     preprocess = build_preprocess_graph(spec)
     facts: dict[str, Any] = {
-        "opset": OPSET,
-        "ir_version": core.ir_version,
         "exporter": f"{core.producer_name} {core.producer_version}",
-        "onnx": onnx.__version__,
-        "onnxruntime": onnxruntime.__version__,
-        "preprocess_sha256": spec.compute_hash(),
-        "logits_max_difference": check_core_logits(_run_graph(core, "image"), bundle),
-        "preprocess_max_difference": check_preprocessing(_run_graph(preprocess, "frame"), spec),
+        "logits_max_difference": check_core_logits(_make_runner(core), bundle),
+        "preprocess_max_difference": check_preprocessing(_make_runner(preprocess), spec),
     }
     graphs = {
         CORE_FILE: core,
@@ -59,37 +60,73 @@ def build_onnx(bundle: Bundle, core: onnx.ModelProto | None = None) -> Build:
         ENGINE_FILE: build_engine_graph(core),
         PREPROCESS_FILE: preprocess,
     }
-    build = write_build(
-        bundle,
-        target="onnx",
-        precision_asked="fp32",
-        precision_effective="fp32",
-        device="CPU",
-        status="built, not run",
-        files={name: _write_graph(graph, bundle) for name, graph in graphs.items()},
-        facts=facts,
-    )
-    return run_on_golden_frames(bundle, build)
+    return _write(bundle, graphs, "fp32", facts)
 
 
-def _write_graph(graph: onnx.ModelProto, bundle: Bundle) -> bytes:
+def build_onnx_int8(bundle: Bundle, graphs: Build, calibration: Calibration, *, quiet: bool = False) -> Build:
+    """Quantise the core for processors, check it and write ``builds/onnx-int8-cpu``.
+
+    Args:
+        bundle: the bundle.
+        graphs: its fp32 ONNX build.
+        calibration: frames for the ranges, and others to judge by.
+        quiet: no progress bar.
+
+    Raises:
+        GateFailure: int8 misses its limits.
+        MachineError: onnxruntime is missing, or would run less than 95 % of the products in int8.
+    """
+    core = onnx.load(graphs.resolve_file(CORE_FILE))
+    int8 = build_int8(core, calibration, "cpu", quiet=quiet)
+    effective, others = summarise_precision(read_onnxruntime_layers(int8.core, list_products(core)))
+    if effective != "int8":
+        raise MachineError(
+            "ONNX Runtime would not run the student in int8",
+            received=f"{effective}; in another precision: {', '.join(others)}",
+            expected="at least 95 % of the multiply-accumulates in int8",
+            action="export with --precision fp32",
+        )
+    golden = read_golden(bundle)
+    difference = abs(run_graph(int8.core, golden.tensors, optimise=True)[0] - golden.logits).max()
+    facts: dict[str, Any] = {
+        **int8.facts,
+        "layers_in_other_precision": others,
+        "logits_max_difference": float(difference),
+        "notices": int8.notices,
+    }
+    built = {CORE_FILE: int8.core, DEPLOY_FILE: build_deploy_graph(int8.core, bundle.manifest.preprocess)}
+    return _write(bundle, built, "int8", facts)
+
+
+def pack_graph(graph: onnx.ModelProto, bundle: Bundle) -> bytes:
+    """Return a graph as the bytes of its file, with the bundle's facts inside."""
     graph.ir_version = min(graph.ir_version, IR_VERSION)
     onnx.helper.set_model_props(graph, describe_bundle(bundle))
     return graph.SerializeToString(deterministic=True)
 
 
-def _run_graph(graph: onnx.ModelProto, name: str) -> Runner:
-    onnxruntime = _import_onnxruntime()
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    return lambda value: session.run(None, {name: value})[0]
+def _write(
+    bundle: Bundle, graphs: Mapping[str, onnx.ModelProto], precision: str, facts: Mapping[str, Any]
+) -> Build:
+    common = {
+        "opset": OPSET,
+        "ir_version": min(graphs[CORE_FILE].ir_version, IR_VERSION),
+        "onnx": onnx.__version__,
+        "onnxruntime": import_onnxruntime().__version__,
+        "preprocess_sha256": bundle.manifest.preprocess.compute_hash(),
+    }
+    build = write_build(
+        bundle,
+        target="onnx",
+        precision_asked=precision,
+        precision_effective=precision,
+        device="CPU",
+        status="built, not run",
+        files={name: pack_graph(graph, bundle) for name, graph in graphs.items()},
+        facts={**common, **facts},
+    )
+    return run_on_golden_frames(bundle, build)
 
 
-def _import_onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise MachineError(
-            "a graph is written only after it ran, and onnxruntime is not installed",
-            action='pip install "edgekd[onnx]"',
-        ) from error
-    return onnxruntime
+def _make_runner(graph: onnx.ModelProto) -> Runner:
+    return lambda value: run_graph(graph, value, optimise=True)[0]

@@ -1,4 +1,4 @@
-"""The OpenVINO build: the deploy graph as IR in float32."""
+"""The OpenVINO builds: the deploy graph as IR."""
 
 from __future__ import annotations
 
@@ -9,19 +9,30 @@ from typing import Any
 from edgekd.bundle import Build, Bundle, write_build
 from edgekd.errors import MachineError
 from edgekd.export.agreement import Runner, check_preprocessing, run_on_golden_frames
-from edgekd.export.source_graphs import DEPLOY_FILE, PREPROCESS_FILE, describe_bundle
+from edgekd.export.source_graphs import DEPLOY_FILE, GRAPH_FACTS, PREPROCESS_FILE, describe_bundle
 
 
-def build_openvino(bundle: Bundle, graphs: Build) -> Build:
-    """Convert the deploy graph of the ONNX build, check it and write ``builds/openvino-fp32-cpu``.
+def build_openvino(
+    bundle: Bundle, graphs: Build, precision: str = "fp32", deploy: Build | None = None
+) -> Build:
+    """Convert a deploy graph, check it and write ``builds/openvino-<precision>-cpu``.
+
+    fp16 and bf16 are the float32 graph, computed as the runtime asks; int8 is in the graph.
+
+    Args:
+        bundle: the bundle.
+        graphs: its fp32 ONNX build.
+        precision: of the build.
+        deploy: the ONNX build whose deploy graph is taken; None takes that of ``graphs``.
 
     Raises:
-        MachineError: openvino is missing.
+        MachineError: openvino is missing, or computes in another precision here.
         GateFailure: its preprocessing differs from the truth.
     """
+    source = graphs if deploy is None else deploy
     openvino = _import_openvino()
     core = openvino.Core()
-    model = core.read_model(graphs.resolve_file(DEPLOY_FILE))
+    model = core.read_model(source.resolve_file(DEPLOY_FILE))
     for key, value in describe_bundle(bundle).items():
         model.set_rt_info(value, ["edgekd", key.removeprefix("edgekd_")])
     spec = bundle.manifest.preprocess
@@ -30,14 +41,15 @@ def build_openvino(bundle: Bundle, graphs: Build) -> Build:
         "openvino": openvino.__version__,
         "preprocess_sha256": spec.compute_hash(),
         "preprocess_max_difference": check_preprocessing(preprocess, spec),
+        **{key: source.record.facts[key] for key in (*GRAPH_FACTS, "notices") if key in source.record.facts},
     }
     with tempfile.TemporaryDirectory() as folder:
         _save_model(openvino, model, Path(folder) / "deploy.xml")
         build = write_build(
             bundle,
             target="openvino",
-            precision_asked="fp32",
-            precision_effective="fp32",
+            precision_asked=precision,
+            precision_effective=precision,
             device="CPU",
             status="built, not run",
             files={name: Path(folder) / name for name in ("deploy.xml", "deploy.bin")},

@@ -17,11 +17,26 @@ CORE_FILE, DEPLOY_FILE, ENGINE_FILE, PREPROCESS_FILE = (
     "preprocess.onnx",
 )
 
+# What a build says of how its graph got its precision; a build made from the same graph says it too.
+GRAPH_FACTS = ("calibration", "validation", "float_layers", "fallback")
 
-def find_graphs(bundle: Bundle) -> Build | None:
-    """Return the fp32 ONNX build, from which every other build is made, or None where there is none yet."""
+
+def find_graphs(bundle: Bundle, precision: str = "fp32") -> Build | None:
+    """Return the ONNX build in a precision, from which others are made, or None where there is none yet."""
     names = {(build.record.target, build.record.precision_asked) for build in list_builds(bundle)}
-    return find_build(bundle, "onnx", "fp32") if ("onnx", "fp32") in names else None
+    return find_build(bundle, "onnx", precision) if ("onnx", precision) in names else None
+
+
+def find_engine_graph(bundle: Bundle, precision: str) -> Build | None:
+    """Return a TensorRT build that holds the engine graph in a precision below fp32, or None.
+
+    A workstation's build serves the device: calibrated once, and read without the package onnx.
+    """
+    for build in list_builds(bundle):
+        record = build.record
+        if record.precision_asked == precision and ENGINE_FILE in record.files and record.target != "onnx":
+            return build
+    return None
 
 
 def describe_bundle(bundle: Bundle) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekd.bundle import Build, Bundle, list_builds
+from edgekd.bundle import Bundle, list_builds
 from edgekd.errors import MachineError
 from edgekd.export.kernels import compile_kernels, parse_architecture
 from edgekd.export.source_graphs import ENGINE_FILE
@@ -21,7 +21,7 @@ LOWEST_DEFAULT_ARCHITECTURE = 80
 
 def build_tensorrt(
     bundle: Bundle,
-    graphs: Build,
+    graph: Path,
     target: str,
     precision: str,
     sm: Sequence[str | int] | None = None,
@@ -30,7 +30,7 @@ def build_tensorrt(
 
     Args:
         bundle: the bundle.
-        graphs: its ``onnx`` build, which holds ``engine.onnx``.
+        graph: the engine graph.
         target: ``tensorrt`` or ``tensorrt-rtx``.
         precision: ``fp32``.
         sm: compute capabilities to build for; None means this machine's GPU (``tensorrt``) or all that the
@@ -47,7 +47,6 @@ def build_tensorrt(
     target, library, device, notices = pick_library(target)
     architectures = choose_architectures(library, target, device, sm)
     kernels = compile_kernels(bundle.manifest.preprocess, architectures)
-    graph = graphs.resolve_file(ENGINE_FILE)
     timing_cache = _find_timing_cache(bundle, target, precision) if device is not None else None
     engine = build_engine(library, target, graph, architectures, timing_cache=timing_cache)
     files: dict[str, bytes | Path] = {**kernels.files, ENGINE_FILE: graph, PLAN_FILE: engine.plan}

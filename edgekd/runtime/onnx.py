@@ -33,6 +33,7 @@ class OnnxEngine:
         build = find_build(request.bundle, "onnx", request.precision)
         self._spec = request.bundle.manifest.preprocess
         self._provider = _choose_provider(request.device)
+        _check_provider(self._provider, request.precision)
         self._session: Any = onnxruntime.InferenceSession(
             build.resolve_file("deploy.onnx").read_bytes(),
             sess_options=_build_options(request.threads),
@@ -106,6 +107,15 @@ def _choose_provider(device: str) -> str:
             action="pip install onnxruntime-gpu in place of onnxruntime, or use --device CPU",
         )
     return provider
+
+
+def _check_provider(provider: str, precision: str) -> None:
+    if precision == "int8" and provider != _PROVIDERS["CPU"]:
+        raise MachineError(
+            f"{provider} has no int8 convolutions and would compute them in float",
+            received="an int8 build",
+            expected="--device CPU, or a TensorRT build for the GPU",
+        )
 
 
 def _import_onnxruntime() -> Any:

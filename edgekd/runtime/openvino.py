@@ -11,10 +11,7 @@ from edgekd.bundle import Build, find_build
 from edgekd.errors import MachineError
 from edgekd.runtime.base import LoadRequest, Masks, Stage
 from edgekd.runtime.frames import Batch, merge_masks, pack_frames
-from edgekd.runtime.precision import read_openvino_layers, summarise_precision
-
-# The library's own default is bf16 or f16 where the device has it.
-_PRECISION_HINTS = {"fp32": "f32"}
+from edgekd.runtime.precision import OPENVINO_HINTS, read_openvino_layers, summarise_precision
 
 
 class OpenVinoEngine:
@@ -96,7 +93,8 @@ def _compile(core: Any, build: Build, request: LoadRequest) -> Any:
     shape[0] = 1
     model.reshape({"frame": shape})
     options: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[request.precision],
+        # The library's own default is bf16 or f16 where the device has it.
+        "INFERENCE_PRECISION_HINT": OPENVINO_HINTS[request.precision],
         "PERFORMANCE_HINT": "LATENCY",
     }
     if request.threads is not None:

@@ -8,6 +8,10 @@ from typing import Any, NamedTuple
 
 # A precision is that of a graph when it does at least this share of the multiplications.
 DECISIVE_SHARE = 0.95
+# What OpenVINO calls the ability of a device to compute in each precision, and the hint that asks for it.
+# Q/DQ in the graph makes int8; the layers around it are float32.
+OPENVINO_CAPABILITIES = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16", "int8": "INT8"}
+OPENVINO_HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
 _NAMES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
 _CONVOLUTIONS = ("Convolution", "Deconvolution")
 _PRODUCTS = ("MatMul", "FullyConnected")

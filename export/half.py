@@ -1,0 +1,105 @@
+"""Half precision in the graph: which nodes must stay float32, found by running, and the conversion itself.
+
+IEEE half reaches 65,504. A node keeps float32 where a tensor or constant it touches came close to that on
+real frames, or where rounding to half makes the result no number. What is left is proven on the same frames
+with every half tensor rounded to half, the sums in float32 as tensor cores keep them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+
+from edgekd.errors import GateFailure
+from edgekd.export.half_writer import HalfWriter, list_float_tensors
+from edgekd.export.running import run_graph
+
+# A factor of two below the largest half, for frames that nobody has seen yet.
+LARGEST_SAFE = 65504.0 / 2
+
+
+@dataclass(frozen=True)
+class HalfGraph:
+    """A core graph in half precision.
+
+    Attributes:
+        core: ``image`` float16 → ``logits`` float16.
+        simulation: the same numbers with float32 in and out, for engines that compute no half.
+        float_nodes: names of the nodes that stay float32, in the graph's order.
+    """
+
+    core: onnx.ModelProto
+    simulation: onnx.ModelProto
+    float_nodes: tuple[str, ...]
+
+
+def convert_to_half(core: onnx.ModelProto, tensors: NDArray[np.float32]) -> HalfGraph:
+    """Return a core graph in half precision, as far as ``tensors`` allow.
+
+    Args:
+        core: the float32 graph ``image`` → ``logits``.
+        tensors: (N, C, h, w) float32, frames to be run.
+
+    Raises:
+        GateFailure: the image itself leaves the range of half, or logits are no numbers on whatever path.
+    """
+    if np.abs(tensors).max() > LARGEST_SAFE:
+        raise GateFailure(
+            "the preprocessed image does not fit half precision",
+            received=f"values up to {np.abs(tensors).max():.4g}",
+            expected=f"at most {LARGEST_SAFE:.0f}",
+            action="export with --precision fp32, or train with a smaller scale",
+        )
+    kept = _find_large(core, tensors)
+    while True:
+        simulation = HalfWriter(core, kept).simulate()
+        found = _find_no_numbers(simulation, core, tensors)
+        if not found:
+            break
+        if found <= kept:
+            raise GateFailure(
+                "the student gives no numbers in half precision",
+                received=f"infinite or undefined values at {', '.join(sorted(found))}",
+                action="export with --precision fp32",
+            )
+        kept = kept | found
+    names = tuple(node.name for node in core.graph.node if node.name in kept)
+    return HalfGraph(HalfWriter(core, kept).convert(), simulation, names)
+
+
+def _find_large(core: onnx.ModelProto, tensors: NDArray[np.float32]) -> frozenset[str]:
+    """Return the nodes that read or write a tensor or constant beyond LARGEST_SAFE."""
+    kinds = list_float_tensors(core)
+    computed = [name for node in core.graph.node for name in node.output if name in kinds]
+    # No number at all in float32 is no matter of half precision; the comparison is false for it.
+    large = {
+        name
+        for name, values in zip(computed, run_graph(core, tensors, computed), strict=True)
+        if np.abs(values).max() > LARGEST_SAFE
+    }
+    large |= {
+        tensor.name
+        for tensor in core.graph.initializer
+        if tensor.data_type == TensorProto.FLOAT
+        and np.abs(numpy_helper.to_array(tensor)).max(initial=0) > LARGEST_SAFE
+    }
+    return frozenset(node.name for node in core.graph.node if large & {*node.input, *node.output})
+
+
+def _find_no_numbers(
+    simulation: onnx.ModelProto, core: onnx.ModelProto, tensors: NDArray[np.float32]
+) -> frozenset[str]:
+    """Return the first nodes in the graph's order whose result is no number, one branch each."""
+    kinds = list_float_tensors(core)
+    nodes = [node for node in core.graph.node if node.output[0] in kinds]
+    results = run_graph(simulation, tensors, [node.output[0] for node in nodes])
+    bad = {
+        node.output[0]: node
+        for node, values in zip(nodes, results, strict=True)
+        if not np.isfinite(values).all()
+    }
+    return frozenset(node.name for node in bad.values() if not set(node.input) & set(bad))

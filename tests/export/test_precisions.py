@@ -1,0 +1,165 @@
+"""Builds in a reduced precision: from a data set to engines that ran, or a refusal that names the reason."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx", reason="onnx writes the graphs")
+pytest.importorskip("onnxruntime", reason="onnxruntime quantises the graphs")
+
+import deep_student
+import onnx
+from PIL import Image
+
+from edgekd.bundle import Bundle, find_build, list_builds, read_golden
+from edgekd.errors import InputError, MachineError
+from edgekd.export import api, cells, export_bundle
+from edgekd.export.calibration import load_calibration
+from edgekd.runtime import load
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty frames with masks, of the kind the deep student knows."""
+    root = tmp_path_factory.mktemp("data")
+    (root / "images").mkdir()
+    (root / "masks").mkdir()
+    for index, frame in enumerate(deep_student.draw_frames(30, seed=5)):
+        Image.fromarray(frame).save(root / "images" / f"{index}.png")
+        Image.fromarray((frame > 130).astype(np.uint8) * 255).save(root / "masks" / f"{index}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def int8_bundle(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The deep student in int8 for both CPU engines. Read only."""
+    pytest.importorskip("openvino")
+    bundle = deep_student.write_deep_student(tmp_path_factory.mktemp("int8") / "deep.edgekd")
+    export_bundle(bundle, ["onnx", "openvino"], ["int8"], calib=data, quiet=True)
+    return bundle
+
+
+@pytest.fixture
+def copy(int8_bundle: Bundle, tmp_path: Path) -> Callable[[], Bundle]:
+    def make() -> Bundle:
+        shutil.copytree(int8_bundle.path, tmp_path / "copy.edgekd")
+        return Bundle.open(tmp_path / "copy.edgekd")
+
+    return make
+
+
+def test_int8_runs_in_int8_in_both_engines(int8_bundle: Bundle) -> None:
+    golden = read_golden(int8_bundle)
+    for target in ("onnx", "openvino"):
+        build = find_build(int8_bundle, target, "int8")
+        assert build.record.status == "run"
+        assert build.record.precision_effective == "int8"
+        assert build.record.facts["calibration"]["images"] > 10
+        assert build.record.facts["golden_pixel_agreement"] > 0.98
+        with load(int8_bundle, target, "int8") as segmenter:
+            assert segmenter.engine.facts()["precision_effective"] == "int8"
+            assert (segmenter.segment(golden.frames) == golden.masks).mean() > 0.98
+
+
+def test_the_cpu_builds_hold_no_engine_graph(int8_bundle: Bundle) -> None:
+    # TensorRT would read its unsigned activations as signed.
+    assert set(find_build(int8_bundle, "onnx", "int8").record.files) == {"core.onnx", "deploy.onnx"}
+
+
+def test_an_int8_graph_serves_again_without_the_data(copy: Callable[[], Bundle]) -> None:
+    bundle = copy()
+    before = find_build(bundle, "onnx", "int8").record
+    (build,) = export_bundle(bundle, ["openvino"], ["int8"], quiet=True)
+    assert build.record.facts["calibration"] == before.facts["calibration"]
+    assert find_build(bundle, "onnx", "int8").record == before
+
+
+def test_int8_is_refused_on_a_gpu_by_onnx_runtime(
+    int8_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    with pytest.raises(MachineError, match="no int8 convolutions"):
+        load(int8_bundle, "onnx", "int8", "GPU")
+
+
+def test_a_student_too_shallow_for_int8_is_refused(graphed_student, data: Path, tmp_path: Path) -> None:
+    # The head, which stays float32, does 18 % of the tiny student's products.
+    bundle = graphed_student(tmp_path / "tiny.edgekd")
+    with pytest.raises(MachineError, match="would not run the student in int8"):
+        export_bundle(bundle, ["onnx"], ["int8"], calib=data, quiet=True)
+    assert [build.name for build in list_builds(bundle)] == ["onnx-fp32-cpu"]
+
+
+def test_calibration_takes_the_splits_of_the_students_run(
+    int8_bundle: Bundle, data: Path, tmp_path: Path
+) -> None:
+    calibration = load_calibration(int8_bundle, data, quiet=True)
+    assert len(calibration.tensors) > len(calibration.val_tensors) > 0
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    for folder in ("images", "masks"):
+        shutil.copy(data / folder / "0.png", tmp_path / folder)
+    with pytest.raises(InputError, match="falls into the"):
+        load_calibration(int8_bundle, tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_openvino_refuses_what_the_processor_does_not_compute(
+    monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    openvino = pytest.importorskip("openvino")
+
+    class Core:
+        def get_property(self, device: str, name: str) -> list[str]:
+            assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
+            return ["FP32", "INT8", *extra]
+
+    extra: list[str] = []
+    monkeypatch.setattr(openvino, "Core", Core)
+    with pytest.raises(MachineError, match=f"would run it in fp32.*processor with {precision}"):
+        cells.check_cell("openvino", precision)
+    extra.append(precision.upper())
+    cells.check_cell("openvino", precision)
+
+
+def test_another_precision_than_asked_is_no_build(
+    copy: Callable[[], Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openvino = pytest.importorskip("openvino")
+    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this processor computes in bf16")
+    # As if the library claimed what it does not do: the compiled graph is read back all the same.
+    monkeypatch.setattr(api, "check_cell", lambda target, precision: None)
+    bundle = copy()
+    with pytest.raises(MachineError, match="another precision") as caught:
+        export_bundle(bundle, ["openvino"], ["bf16"], quiet=True)
+    assert "fp32" in str(caught.value)
+    assert "openvino-bf16-cpu" not in [build.name for build in list_builds(bundle)]
+
+
+def test_tensorrt_gets_a_graph_of_its_own_form(copy: Callable[[], Bundle], data: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    bundle = copy()
+    builds = export_bundle(bundle, ["tensorrt-rtx"], ["fp16", "int8"], sm=["8.9"], calib=data, quiet=True)
+    for build, precision in zip(builds, ("fp16", "int8"), strict=True):
+        facts: dict[str, Any] = build.record.facts
+        assert build.record.status == "built, not run"
+        assert build.record.precision_effective == precision
+        assert facts["validation"]["passed"]
+        assert facts["kernels"]["half"] == (precision == "fp16")
+        graph = onnx.load(build.resolve_file("engine.onnx"))
+        kind = onnx.TensorProto.FLOAT16 if precision == "fp16" else onnx.TensorProto.FLOAT
+        assert graph.graph.input[0].type.tensor_type.elem_type == kind
+        # A device completes the bundle from this graph, without the data set.
+        (again,) = export_bundle(bundle, ["tensorrt-rtx"], [precision], sm=["8.6"], quiet=True)
+        assert again.record.facts["validation"] == facts["validation"]
+        assert again.record.files["engine.onnx"] == build.record.files["engine.onnx"]
