@@ -234,6 +234,9 @@ def distill(
     cache: Annotated[
         Path | None, typer.Option(help="Folder for the teacher's stored answers; in the run where absent.")
     ] = None,
+    quantize: Annotated[
+        str | None, typer.Option(help="int8: the last epochs round as int8 does, the teacher still teaching.")
+    ] = None,
     control: Annotated[bool, typer.Option("--control", help="Also train it without the teacher.")] = False,
     epochs: EpochsOption = None,
     image_size: ImageSizeOption = None,
@@ -257,7 +260,12 @@ def distill(
     from edgekd.distill import is_main_process, load_resumed_config
 
     networks = {"teacher": _join_teachers(teacher), "student": student}
-    networks |= {"losses": loss, "taps": taps, "unlabeled": None if unlabeled is None else str(unlabeled)}
+    networks |= {
+        "losses": loss,
+        "quantize": quantize,
+        "taps": taps,
+        "unlabeled": None if unlabeled is None else str(unlabeled),
+    }
     settings = {"epochs": epochs, "image_size": image_size, "batch_size": batch_size, "lr": lr}
     machine = {"precision": precision, "devices": devices, "num_nodes": num_nodes, "seed": seed}
     options = networks | settings | machine

@@ -159,6 +159,9 @@ class DistillConfig(FitConfig):
         confidence: on frames without a mask, pixels where the teacher's largest class probability is lower
             do not count.
         store_answers: keep the teacher's answers on disk; needs ``views``, which are the ones kept.
+        quantize: ``int8`` rounds weights and activations of student and control in the last epochs, so that
+            they lose less when they are exported in int8.
+        quantize_epochs: how many epochs of phase 2 these are.
         select: weights kept of student and control alike: the last, or the best by validation Dice in
             phase 2. The learning rate has reached 0 at the last step, so the last weights are settled,
             and choosing the best of many epochs on a small validation split rewards luck.
@@ -181,6 +184,8 @@ class DistillConfig(FitConfig):
     unlabeled: Name | None = None
     confidence: Annotated[float, Field(ge=0, le=1)] = 0.0
     store_answers: bool = False
+    quantize: Literal["none", "int8"] = "none"
+    quantize_epochs: Annotated[int, Field(ge=1, le=100_000)] = 10
     select: Literal["last", "best"] = "last"
 
     def count_epochs(self) -> int:

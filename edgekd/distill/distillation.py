@@ -19,6 +19,7 @@ from edgekd.distill.learner import Learner, load_weights
 from edgekd.distill.loop import Phase
 from edgekd.distill.objective import LOSSES
 from edgekd.distill.plan import Plan, make_plan
+from edgekd.distill.quantization import simulate_int8
 from edgekd.distill.results import (
     BUNDLE_FOLDER,
     DistillResult,
@@ -104,11 +105,21 @@ class _Distillation:
         else:
             learners = self._restore_second_phase()
         teaching = build_teaching(self._session, self._plan, self._teacher_files, self._cache)
-        self._session.run(Phase(2, self._plan.config.count_epochs(), learners, teaching))
+        self._run_second_phase(learners, teaching)
         teaching.check_unchanged()
         if self._session.fabric.is_global_zero:
             self._finish(teaching, learners)
         self._session.fabric.barrier()
+
+    def _run_second_phase(self, learners: list[Learner], teaching: Teaching) -> None:
+        config = self._plan.config
+        end = config.count_epochs()
+        if config.quantize == "none":
+            self._session.run(Phase(2, end, learners, teaching))
+            return
+        self._session.run(Phase(2, end - config.quantize_epochs, learners, teaching))
+        with simulate_int8([learner.network for learner in learners]):
+            self._session.run(Phase(2, end, learners, teaching))
 
     def _run_first_phase(self) -> None:
         """Train both (the student alone beside a ready teacher) and write the teacher's weights."""

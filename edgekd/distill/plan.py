@@ -68,6 +68,7 @@ def make_plan(config: DistillConfig, control: bool) -> Plan:
     terms, taps = parse_terms(config.losses, needs_teacher=True), parse_taps(config.taps)
     check_terms(terms, num_classes=config.classes.count, num_taps=len(taps), num_teachers=len(teachers))
     _check_views(config)
+    _check_quantization(config)
     student = describe_network(config.student, config.student_options, config)
     return Plan(
         config=config,
@@ -80,6 +81,17 @@ def make_plan(config: DistillConfig, control: bool) -> Plan:
         teachers=teachers,
         student=student,
     )
+
+
+def _check_quantization(config: DistillConfig) -> None:
+    second = config.count_epochs() - config.epochs
+    if config.quantize != "none" and config.quantize_epochs > second:
+        raise UsageError(
+            "phase 2 is shorter than its epochs with rounding",
+            received=f"quantize_epochs {config.quantize_epochs} of {second}",
+            expected=f"at most {second}",
+            action="lower quantize_epochs, or raise distill_epochs",
+        )
 
 
 def _check_views(config: DistillConfig) -> None:
