@@ -174,13 +174,13 @@ class DistillConfig(FitConfig):
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 60
     distill_epochs: Annotated[int | None, Field(ge=1, le=100_000)] = None
     teacher_lr: Annotated[float, Field(gt=0, le=1)] = 2e-3
-    losses: str = "kl:1"
+    losses: str = "kl:1,tdice:1"
     truth_weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
-    temperature: Annotated[float, Field(ge=1, le=100)] = 2.0
+    temperature: Annotated[float, Field(ge=1, le=100)] = 1.0
     taps: str = ""
     boundary_weight: Annotated[float, Field(ge=0, le=1000)] = 0.0
     teacher_view: Literal["same", "plain"] = "same"
-    teacher_mirror: bool = False
+    teacher_mirror: bool = True
     unlabeled: Name | None = None
     confidence: Annotated[float, Field(ge=0, le=1)] = 0.0
     store_answers: bool = False

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 
 from edgekd.bundle import Build, Bundle, read_golden
-from edgekd.errors import GateFailure
+from edgekd.errors import GateFailure, IntegrityError
 from edgekd.export.calibration import Calibration
 from edgekd.export.graphs import build_engine_graph
 from edgekd.export.half import convert_to_half
@@ -47,7 +48,30 @@ def build_engine_in(
         assert calibration is not None  # asked for before anything is built
         int8 = build_int8(core, calibration, "tensorrt", quiet=quiet)
         changed, facts, notices = int8.core, int8.facts, int8.notices
+    check_signed(changed)
     return EngineGraph(pack_graph(build_engine_graph(changed), bundle), facts, notices)
+
+
+def check_signed(graph: onnx.ModelProto) -> None:
+    """Raise IntegrityError where a graph quantises to unsigned numbers.
+
+    TensorRT's parser takes UINT8 zero points and reads INT8 with the same scale: the upper half of the range
+    would be cut off without a word.
+    """
+    constants = {tensor.name: tensor.data_type for tensor in graph.graph.initializer}
+    unsigned = [
+        node.name
+        for node in graph.graph.node
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear")
+        # Without a zero point ONNX means UINT8.
+        and (len(node.input) < 3 or constants.get(node.input[2]) == TensorProto.UINT8)
+    ]
+    if unsigned:
+        raise IntegrityError(
+            "the graph quantises to unsigned numbers, which TensorRT would read as signed",
+            received=", ".join(unsigned[:4]),
+            expected="INT8 with zero point 0",
+        )
 
 
 def _build_half(

@@ -32,7 +32,7 @@ def build_tensorrt(
         bundle: the bundle.
         graph: the engine graph.
         target: ``tensorrt`` or ``tensorrt-rtx``.
-        precision: ``fp32``.
+        precision: of the graph: ``fp32``, ``fp16`` or ``int8``.
         sm: compute capabilities to build for; None means this machine's GPU (``tensorrt``) or all that the
             library builds for from Ampere on (``tensorrt-rtx``).
 
@@ -40,15 +40,16 @@ def build_tensorrt(
         Fields for `edgekd.bundle.write_build` (without ``files``), the files, and sentences for the user.
 
     Raises:
-        MachineError: the library, NVRTC or a GPU is missing, or cannot do the precision or GPU asked for.
+        MachineError: the library, NVRTC or a GPU is missing, cannot do the GPU asked for, or would compute
+            in another precision.
         EdgeKDError: the library cannot build the graph.
     """
-    check_precision_is_possible(precision)
     target, library, device, notices = pick_library(target)
     architectures = choose_architectures(library, target, device, sm)
-    kernels = compile_kernels(bundle.manifest.preprocess, architectures)
     timing_cache = _find_timing_cache(bundle, target, precision) if device is not None else None
-    engine = build_engine(library, target, graph, architectures, timing_cache=timing_cache)
+    engine = build_engine(library, target, graph, architectures, precision, timing_cache=timing_cache)
+    half = engine.facts["image_dtype"] == "HALF"
+    kernels = compile_kernels(bundle.manifest.preprocess, architectures, half=half)
     files: dict[str, bytes | Path] = {**kernels.files, ENGINE_FILE: graph, PLAN_FILE: engine.plan}
     if engine.timing_cache is not None:
         files[TIMING_CACHE_FILE] = engine.timing_cache
@@ -66,20 +67,6 @@ def build_tensorrt(
     }
     notices += [*kernels.notices, f"the same engine by hand: {engine.facts['command']}"]
     return fields, files, notices
-
-
-def check_precision_is_possible(precision: str) -> None:
-    """Raise MachineError, with the reason, for every precision but fp32."""
-    if precision == "fp32":
-        return
-    reason = (
-        "bf16 exists for OpenVINO only"
-        if precision == "bf16"
-        else f"the engine graph of this version is float32, and no {precision} graph can be made from it yet"
-    )
-    raise MachineError(
-        f"no TensorRT engine in {precision}", received=reason, expected="fp32", action="--precision fp32"
-    )
 
 
 def pick_library(target: str) -> tuple[str, Any, CudaDevice | None, list[str]]:

@@ -10,10 +10,10 @@ from typing import Any
 
 from edgekd.errors import EdgeKDError
 from edgekd.export.source_graphs import ENGINE_FILE
+from edgekd.export.tensorrt_network import check_network_precision, read_network_layers
 from edgekd.runtime.tensorrt_library import PACKAGES, MessageLog, describe_platform
 
 PLAN_FILE = "student.engine"
-MULTIPLYING_LAYERS = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ def build_engine(
     target: str,
     graph: Path,
     architectures: Sequence[int],
+    precision: str = "fp32",
     *,
     timing_cache: bytes | None = None,
 ) -> EnginePlan:
@@ -46,9 +47,11 @@ def build_engine(
         target: its target name.
         graph: the ONNX file; a dynamic first axis becomes 1.
         architectures: compute capabilities; more than one only for ``tensorrt_rtx``.
+        precision: what the graph is to compute in.
         timing_cache: that of an earlier build.
 
     Raises:
+        MachineError: the parsed network would compute in another precision.
         EdgeKDError: the graph does not parse or does not build; the message carries the library's log.
     """
     log = MessageLog(library)
@@ -63,6 +66,7 @@ def build_engine(
     dynamic = {tensor.name: shapes[tensor.name] for tensor in inputs if -1 in tuple(tensor.shape)}
     if dynamic:
         _add_profile(builder, config, dynamic)
+    others = check_network_precision(precision, read_network_layers(library, network))
     cache = None
     if target == "tensorrt-rtx":
         config.num_compute_capabilities = len(architectures)
@@ -84,7 +88,8 @@ def build_engine(
         "architectures": list(architectures),
         "inputs": shapes,
         "layers": network.num_layers,
-        "layer_dtypes": _count_layer_dtypes(network),
+        "image_dtype": inputs[0].dtype.name,
+        "layers_in_other_precision": others,
         "strongly_typed": True,
         "tf32": bool(config.get_flag(library.BuilderFlag.TF32)),
         "build_s": round(time.perf_counter() - start, 3),
@@ -137,14 +142,3 @@ def _add_profile(builder: Any, config: Any, shapes: Mapping[str, Sequence[int]])
     for name, shape in shapes.items():
         profile.set_shape(name, tuple(shape), tuple(shape), tuple(shape))
     config.add_optimization_profile(profile)
-
-
-def _count_layer_dtypes(network: Any) -> dict[str, int]:
-    """Return how many multiplying layers write each dtype; strongly typed, the engine keeps the graph's."""
-    counts: dict[str, int] = {}
-    for index in range(network.num_layers):
-        layer = network.get_layer(index)
-        if layer.type.name in MULTIPLYING_LAYERS:
-            name = layer.get_output(0).dtype.name
-            counts[name] = counts.get(name, 0) + 1
-    return counts
