@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from edgekd.stats import NUM_UNSEEN
 from edgekd.tables import format_ms
 
 Mood = Literal["good", "bad", "open"]
@@ -26,6 +27,7 @@ def describe_gate(parity: Mapping[str, Any] | None, note: str | None = None) -> 
     reasons += [f"{result['candidate']}: {reason}" for result in results for reason in result["reasons"]]
     reasons += [f"{one['name']} was not run: {one['reason']}" for one in parity["skipped"]]
     if parity["passed"]:
+        reasons += describe_blind_spot(parity)
         count = f"{len(results)} build{'s' if len(results) != 1 else ''}"
         headline = (
             f"Parity passed: {count} non-inferior to the student"
@@ -37,6 +39,20 @@ def describe_gate(parity: Mapping[str, Any] | None, note: str | None = None) -> 
     if conclusions == {"inconclusive"}:
         return "open", "Parity is undecided, which counts as failed", reasons
     return "bad", "Parity failed", reasons or ["At least one build does not do what the student did."]
+
+
+def describe_blind_spot(parity: Mapping[str, Any]) -> list[str]:
+    """Return a sentence on how rare a fault must be for these cases to miss it; none for golden frames.
+
+    Hanley & Lippman-Hand 1983: what 3 in n meet is absent from n cases with a chance of 5 %.
+    """
+    groups = [result["num_groups"] for result in parity["results"] if result["kind"] == "data"]
+    if not groups:
+        return []
+    part = NUM_UNSEEN / min(groups)
+    return [
+        f"with {min(groups)} groups, a fault that fewer than {part:.1%} of the patients meet can go unseen"
+    ]
 
 
 def describe_speed(latency: Mapping[str, Any] | None) -> list[str]:

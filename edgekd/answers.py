@@ -100,6 +100,7 @@ def show_builds(bundle: Bundle, builds: Sequence[Build]) -> Answer:
 def show_parity(report: ParityReport) -> Answer:
     """Return verdict and differences of each build; exit code 1 unless every one passed."""
     from edgekd.benchmarks import tables
+    from edgekd.benchmarks.report_verdict import describe_blind_spot
 
     content = report.to_dict()
     shown = [tables.build_parity_table(content)]
@@ -107,8 +108,9 @@ def show_parity(report: ParityReport) -> Answer:
     shown += [table for table in details if table.rows]
     if report.skipped:
         shown.append(tables.build_skipped_table(content))
-    reasons = [f"{one.candidate}: {text}" for one in report.results for text in one.reasons]
-    return Answer(content, shown, [*reasons, describe_verdict(report)], exit_code=int(not report.passed))
+    lines = [f"{one.candidate}: {text}" for one in report.results for text in one.reasons]
+    lines += [*(describe_blind_spot(content) if report.passed else ()), describe_verdict(report)]
+    return Answer(content, shown, lines, exit_code=int(not report.passed))
 
 
 def show_certificate(check: CertificateCheck) -> Answer:
