@@ -67,7 +67,7 @@ def test_the_curves_tell_each_epoch(finished: DistillResult) -> None:
         ["control", "student"],
     ]
     student, control = (records[2]["learners"][name] for name in ("student", "control"))
-    assert sorted(student["losses"]) == ["ce", "dice", "kl", "total"]
+    assert sorted(student["losses"]) == ["ce", "dice", "kl", "tdice", "total"]
     assert sorted(control["losses"]) == ["ce", "dice", "total"]
     assert student["lr"] == control["lr"]
     assert student["val"]["num_images"] == 3
