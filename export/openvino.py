@@ -39,6 +39,7 @@ def build_openvino(
     preprocess = _run_graph(core, graphs.resolve_file(PREPROCESS_FILE))
     facts: dict[str, Any] = {
         "openvino": openvino.__version__,
+        "opset": find_opset(model),
         "preprocess_sha256": spec.compute_hash(),
         "preprocess_max_difference": check_preprocessing(preprocess, spec),
         **{key: source.record.facts[key] for key in (*GRAPH_FACTS, "notices") if key in source.record.facts},
@@ -56,6 +57,12 @@ def build_openvino(
             facts=facts,
         )
     return run_on_golden_frames(bundle, build)
+
+
+def find_opset(model: Any) -> int:
+    """Return the newest operator set that a graph uses: what a library must have to read it."""
+    versions = (operation.get_type_info().version_id for operation in model.get_ordered_ops())
+    return max(int(version.removeprefix("opset")) for version in versions if version.startswith("opset"))
 
 
 def _run_graph(core: Any, graph: Path) -> Runner:
