@@ -1,4 +1,4 @@
-"""The OpenVINO builds: the deploy graph as IR."""
+"""The OpenVINO builds: the deploy graph as IR, and a second IR for Model API."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any
 from edgekd.bundle import Build, Bundle, write_build
 from edgekd.errors import MachineError
 from edgekd.export.agreement import Runner, check_preprocessing, run_on_golden_frames
+from edgekd.export.model_api import MODEL_API_FILES, build_model_api
 from edgekd.export.source_graphs import DEPLOY_FILE, GRAPH_FACTS, PREPROCESS_FILE, describe_bundle
+
+DEPLOY_FILES = ("deploy.xml", "deploy.bin")
 
 
 def build_openvino(
@@ -46,6 +49,7 @@ def build_openvino(
     }
     with tempfile.TemporaryDirectory() as folder:
         _save_model(openvino, model, Path(folder) / "deploy.xml")
+        _save_model(openvino, build_model_api(model, bundle), Path(folder) / MODEL_API_FILES[0])
         build = write_build(
             bundle,
             target="openvino",
@@ -53,7 +57,7 @@ def build_openvino(
             precision_effective=precision,
             device="CPU",
             status="built, not run",
-            files={name: Path(folder) / name for name in ("deploy.xml", "deploy.bin")},
+            files={name: Path(folder) / name for name in (*DEPLOY_FILES, *MODEL_API_FILES)},
             facts=facts,
         )
     return run_on_golden_frames(bundle, build)
