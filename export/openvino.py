@@ -36,6 +36,8 @@ def build_openvino(
     openvino = _import_openvino()
     core = openvino.Core()
     model = core.read_model(source.resolve_file(DEPLOY_FILE))
+    # Free, also where the ONNX build was given fixed shapes after it had been made.
+    model.reshape({"frame": [-1, -1, -1, bundle.manifest.preprocess.channels]})
     for key, value in describe_bundle(bundle).items():
         model.set_rt_info(value, ["edgekd", key.removeprefix("edgekd_")])
     spec = bundle.manifest.preprocess

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from edgekd.bundle import Build, Bundle
 from edgekd.errors import SegmenterFault, UsageError
 from edgekd.preprocess import check_frame, list_frames
+from edgekd.runtime.limits import FrameLimits
 from edgekd.specs import ClassSpec, PreprocessSpec
 
 STAGES = ("preprocess", "upload", "infer", "download", "postprocess")
@@ -89,8 +90,11 @@ class Segmenter:
     holds is unknown, so nothing of it is returned until it is loaded again.
     """
 
-    def __init__(self, engine: Engine, spec: PreprocessSpec, classes: ClassSpec) -> None:
+    def __init__(
+        self, engine: Engine, spec: PreprocessSpec, classes: ClassSpec, limits: FrameLimits | None = None
+    ) -> None:
         """Guard ``engine``, whose masks have the size and classes given; `edgekd.runtime.load` does this."""
+        self.limits = limits or FrameLimits()
         self.engine = engine
         self.spec = spec
         self.classes = classes
@@ -126,7 +130,7 @@ class Segmenter:
                 one. After an error it holds what it held before.
 
         Raises:
-            InputError: a frame is not what the spec says, or there is none.
+            InputError: a frame is not what the spec or the build says, or there is none.
             SegmenterFault: the engine failed, now or earlier.
             UsageError: the segmenter is closed, or ``out`` cannot hold the masks.
         """
@@ -161,8 +165,10 @@ class Segmenter:
         self.close()
 
     def _check_frames(self, frames: Frames) -> None:
-        for frame in list_frames(frames):
+        listed = list_frames(frames)
+        for frame in listed:
             check_frame(frame, self.spec)
+        self.limits.check(listed)
 
     def _check_out(self, out: Masks, count: int) -> None:
         shape = (count, self.spec.height, self.spec.width)

@@ -14,6 +14,7 @@ from edgekd.errors import MachineError
 from edgekd.runtime.base import LoadRequest, Masks, Stage
 from edgekd.runtime.deploy import DeployStages
 from edgekd.runtime.facts import check_build_record, check_onnx_format, check_provider, format_rebuild
+from edgekd.runtime.limits import FrameLimits
 from edgekd.runtime.onnx_probe import build_probe
 
 _PROVIDERS = {"CPU": "CPUExecutionProvider", "GPU": "CUDAExecutionProvider"}
@@ -60,7 +61,9 @@ class OnnxEngine:
         self._binding: Any = self._session.io_binding()
         self._bound: Masks | None = None
         run = self._run_bound if request.device == "CPU" else self._run
-        self._stages = DeployStages(request.bundle.manifest.preprocess, run)
+        self.limits = FrameLimits.read(build.record.facts, format_rebuild(build))
+        spec = request.bundle.manifest.preprocess
+        self._stages = DeployStages(spec, run, frames_a_run=self.limits.batch)
         self._facts = {
             "engine": self.name,
             "version": onnxruntime.__version__,

@@ -19,6 +19,7 @@ from edgekd.runtime.facts import (
     check_openvino_format,
     format_rebuild,
 )
+from edgekd.runtime.limits import FrameLimits
 from edgekd.runtime.precision import OPENVINO_HINTS, read_openvino_layers, summarise_precision
 
 
@@ -60,7 +61,9 @@ class OpenVinoEngine:
         self._request: Any = compiled.create_infer_request()
         self._wrap: Any = openvino.Tensor
         self._bound: Masks | None = None
-        self._stages = DeployStages(request.bundle.manifest.preprocess, self._run, frames_a_run=1)
+        self.limits = FrameLimits.read(build.record.facts, format_rebuild(build))
+        spec = request.bundle.manifest.preprocess
+        self._stages = DeployStages(spec, self._run, frames_a_run=self.limits.batch or 1)
 
     @classmethod
     def find_obstacle(cls, build: Build) -> str | None:
@@ -121,8 +124,9 @@ def _compile(core: Any, build: Build, request: LoadRequest) -> Any:
 def _fix_batch(model: Any) -> Any:
     # A fixed batch keeps every shape behind the resize static, which costs less than it saves to batch.
     shape = model.input("frame").get_partial_shape()
-    shape[0] = 1
-    model.reshape({"frame": shape})
+    if shape[0].is_dynamic:
+        shape[0] = 1
+        model.reshape({"frame": shape})
     return model
 
 
