@@ -29,6 +29,8 @@ from edgekd.options import (
     DevicesOption,
     DropOption,
     EpochsOption,
+    FixedBatchOption,
+    FixedSizeOption,
     FpsOption,
     ImageSizeOption,
     JitterOption,
@@ -310,6 +312,8 @@ def export(
     precision: PrecisionsOption = None,
     sm: Annotated[list[str] | None, typer.Option(help="GPU to compile for, such as 87; repeatable.")] = None,
     calib: CalibrationOption = None,
+    frame_size: FixedSizeOption = None,
+    batch: FixedBatchOption = None,
     quiet: bool = False,
 ) -> Answer:
     """Build engines from a bundle: ONNX graphs, OpenVINO IR, TensorRT engine with its CUDA preprocessing.
@@ -319,11 +323,13 @@ def export(
     from edgekd.answers import show_builds
     from edgekd.bundle import Bundle
     from edgekd.export import export_bundle
+    from edgekd.export.fixed_shapes import read_options
 
     opened = Bundle.open(_choose_bundle(bundle, quiet))
-    return show_builds(
-        opened, export_bundle(opened, target or (), precision or ("fp32",), sm=sm, calib=calib, quiet=quiet)
-    )
+    shapes = read_options(batch, frame_size)
+    chosen = precision or ("fp32",)
+    builds = export_bundle(opened, target or (), chosen, sm=sm, calib=calib, shapes=shapes, quiet=quiet)
+    return show_builds(opened, builds)
 
 
 @_register(app, "parity", DEPLOYMENT)

@@ -55,6 +55,13 @@ CertificateOption = Annotated[
 VerifyOption = Annotated[
     Path | None, typer.Option("--verify", help="Run nothing: check that this certificate still holds here.")
 ]
+FixedSizeOption = Annotated[
+    str | None,
+    typer.Option("--frame-size", help="Only frames of HEIGHTxWIDTH, such as 768x1024; any where absent."),
+]
+FixedBatchOption = Annotated[
+    int | None, typer.Option("--batch", help="Only so many frames a run; any number where absent.")
+]
 CalibrationOption = Annotated[
     Path | None,
     typer.Option(help="Data set that int8 (and fp16) is made and judged with: the student's own."),

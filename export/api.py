@@ -16,6 +16,7 @@ from edgekd.errors import MachineError, UsageError
 from edgekd.export.agreement import run_on_golden_frames
 from edgekd.export.calibration import Calibration, load_calibration
 from edgekd.export.cells import check_cell
+from edgekd.export.fixed_shapes import FixedShapes, fix_shapes
 from edgekd.export.kernels import parse_architecture
 from edgekd.export.source_graphs import ENGINE_FILE, GRAPH_FACTS, find_engine_graph, find_graphs
 from edgekd.progress import Progress
@@ -31,6 +32,7 @@ def export_bundle(
     *,
     sm: Sequence[str | int] | None = None,
     calib: Path | None = None,
+    shapes: FixedShapes | None = None,
     quiet: bool = False,
 ) -> list[Build]:
     """Build every target in every precision, run each on the golden frames where this machine can.
@@ -46,6 +48,7 @@ def export_bundle(
             any is built.
         sm: GPU architectures for TensorRT, such as ``8.9``; None takes the target's own choice.
         calib: the data set that int8 and fp16 are made and judged with; None takes graphs that are there.
+        shapes: batch and size of the frames, where ONNX and OpenVINO builds shall take no others.
         quiet: no progress bar.
 
     Raises:
@@ -55,6 +58,8 @@ def export_bundle(
         GateFailure: a build differs from the PyTorch student, or a precision misses its limits.
     """
     _check_request(targets, precisions, sm)
+    if shapes is not None:
+        shapes.check(targets)
     # What is named twice is built once.
     cells = list(dict.fromkeys(product(targets, precisions)))
     builds: list[Build] = []
@@ -65,6 +70,8 @@ def export_bundle(
         for target, precision in cells:
             progress.advance(handle, note=f"{target} {precision}")
             builds.append(request.build(target, precision))
+        if shapes is not None:
+            builds = [fix_shapes(bundle, build, shapes) for build in builds]
         progress.advance(handle)
     return builds
 

@@ -28,6 +28,7 @@ from edgekd.export.source_graphs import (
     PREPROCESS_FILE,
     describe_bundle,
 )
+from edgekd.runtime.onnx import list_providers
 from edgekd.runtime.precision import summarise_precision
 
 
@@ -114,6 +115,7 @@ def _write(
         "onnx": onnx.__version__,
         "onnxruntime": import_onnxruntime().__version__,
         "preprocess_sha256": bundle.manifest.preprocess.compute_hash(),
+        "providers": list_providers(precision),
     }
     build = write_build(
         bundle,

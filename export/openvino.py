@@ -1,4 +1,4 @@
-"""The OpenVINO builds: the deploy graph as IR."""
+"""The OpenVINO builds: the deploy graph as IR, and a second IR for Model API."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any
 from edgekd.bundle import Build, Bundle, write_build
 from edgekd.errors import MachineError
 from edgekd.export.agreement import Runner, check_preprocessing, run_on_golden_frames
+from edgekd.export.model_api import MODEL_API_FILES, build_model_api
 from edgekd.export.source_graphs import DEPLOY_FILE, GRAPH_FACTS, PREPROCESS_FILE, describe_bundle
+
+DEPLOY_FILES = ("deploy.xml", "deploy.bin")
 
 
 def build_openvino(
@@ -33,18 +36,22 @@ def build_openvino(
     openvino = _import_openvino()
     core = openvino.Core()
     model = core.read_model(source.resolve_file(DEPLOY_FILE))
+    # Free, also where the ONNX build was given fixed shapes after it had been made.
+    model.reshape({"frame": [-1, -1, -1, bundle.manifest.preprocess.channels]})
     for key, value in describe_bundle(bundle).items():
         model.set_rt_info(value, ["edgekd", key.removeprefix("edgekd_")])
     spec = bundle.manifest.preprocess
     preprocess = _run_graph(core, graphs.resolve_file(PREPROCESS_FILE))
     facts: dict[str, Any] = {
         "openvino": openvino.__version__,
+        "opset": find_opset(model),
         "preprocess_sha256": spec.compute_hash(),
         "preprocess_max_difference": check_preprocessing(preprocess, spec),
         **{key: source.record.facts[key] for key in (*GRAPH_FACTS, "notices") if key in source.record.facts},
     }
     with tempfile.TemporaryDirectory() as folder:
         _save_model(openvino, model, Path(folder) / "deploy.xml")
+        _save_model(openvino, build_model_api(model, bundle), Path(folder) / MODEL_API_FILES[0])
         build = write_build(
             bundle,
             target="openvino",
@@ -52,10 +59,16 @@ def build_openvino(
             precision_effective=precision,
             device="CPU",
             status="built, not run",
-            files={name: Path(folder) / name for name in ("deploy.xml", "deploy.bin")},
+            files={name: Path(folder) / name for name in (*DEPLOY_FILES, *MODEL_API_FILES)},
             facts=facts,
         )
     return run_on_golden_frames(bundle, build)
+
+
+def find_opset(model: Any) -> int:
+    """Return the newest operator set that a graph uses: what a library must have to read it."""
+    versions = (operation.get_type_info().version_id for operation in model.get_ordered_ops())
+    return max(int(version.removeprefix("opset")) for version in versions if version.startswith("opset"))
 
 
 def _run_graph(core: Any, graph: Path) -> Runner:

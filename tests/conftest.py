@@ -87,7 +87,7 @@ def new_student() -> WriteStudent:
     return write_student
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def graphed_student() -> Callable[..., Bundle]:
     """Return a function that writes a student of any spec together with its ONNX build; no torch."""
 

@@ -52,7 +52,7 @@ from edgekd.export.agreement import check_core_logits, check_preprocessing
 from edgekd.export.graphs import build_deploy_graph, build_preprocess_graph
 from edgekd.metrics import count_confusions, score_cases, summarise_cases
 from edgekd.runtime import load
-from edgekd.runtime.frames import merge_masks, pack_frames
+from edgekd.runtime.frames import FramePacker
 from edgekd.stats import DEFAULT_MARGINS
 
 CHECKS = ("export", "golden", "floor", "task")
@@ -199,16 +199,11 @@ def _run_batches(student: Student, spec: Any, batch: int, frames: Sequence[NDArr
 
 
 def _run_deploy(graph: Any, spec: Any, level: Any = None, threads: int = 1) -> Runner:
-    session = _build_session(graph, level, threads)
+    session, packer = _build_session(graph, level, threads), FramePacker(spec)
 
     def run(frames: Sequence[NDArray[Any]]) -> Masks:
-        masks = [
-            merge_masks(
-                [(b.places, session.run(None, {"frame": b.pixels})[0]) for b in pack_frames([one], spec)]
-            )
-            for one in frames
-        ]
-        return np.concatenate(masks)
+        batches = (packer.pack([one])[0] for one in frames)
+        return np.concatenate([session.run(None, {"frame": batch.pixels})[0] for batch in batches])
 
     return run
 

@@ -5,6 +5,7 @@ Importing this package loads no engine; `load` imports the one that is asked for
 
 from edgekd.runtime.base import STAGES, Engine, LoadRequest, Segmenter
 from edgekd.runtime.catalogue import ENGINES, Entry, find_obstacle, list_runnable, load
+from edgekd.runtime.ring import MaskRing
 
 __all__ = [
     "ENGINES",
@@ -12,6 +13,7 @@ __all__ = [
     "Engine",
     "Entry",
     "LoadRequest",
+    "MaskRing",
     "Segmenter",
     "find_obstacle",
     "list_runnable",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from edgekd.bundle import Build, Bundle
 from edgekd.errors import SegmenterFault, UsageError
 from edgekd.preprocess import check_frame, list_frames
+from edgekd.runtime.limits import FrameLimits
 from edgekd.specs import ClassSpec, PreprocessSpec
 
 STAGES = ("preprocess", "upload", "infer", "download", "postprocess")
@@ -64,7 +65,8 @@ class Engine(Protocol):
         """Return the steps in order, named by a subset of STAGES.
 
         The first takes frames (N of them, checked), each passes its result to the next,
-        the last returns masks (N, h, w) uint8.
+        the last returns masks (N, h, w) uint8. What a stage returns may lie in the engine's own memory
+        and holds until the next call; the segmenter copies the masks.
         """
         ...
 
@@ -80,13 +82,19 @@ class Engine(Protocol):
 class Segmenter:
     """Frames in, masks out, by one engine; a context manager that closes it.
 
-    Calls from several threads wait for each other: one at a time uses the engine.
+    Any thread may call `segment` and `close`. Calls wait for each other: one at a time uses the engine, and
+    `close` waits for the call that runs. To compute side by side, load one segmenter a thread. The
+    `stages` are for one thread alone: between two of them the engine's memory holds what the first returned.
+
     After an error inside the engine every further call raises SegmenterFault: what it
     holds is unknown, so nothing of it is returned until it is loaded again.
     """
 
-    def __init__(self, engine: Engine, spec: PreprocessSpec, classes: ClassSpec) -> None:
+    def __init__(
+        self, engine: Engine, spec: PreprocessSpec, classes: ClassSpec, limits: FrameLimits | None = None
+    ) -> None:
         """Guard ``engine``, whose masks have the size and classes given; `edgekd.runtime.load` does this."""
+        self.limits = limits or FrameLimits()
         self.engine = engine
         self.spec = spec
         self.classes = classes
@@ -100,24 +108,44 @@ class Segmenter:
         """The engine's steps in order, for a timer: each takes the result of the one before."""
         return self._stages
 
-    def segment(self, frames: Frames) -> Masks:
+    @property
+    def status(self) -> Literal["ready", "failed", "closed"]:
+        """``ready``; ``failed`` after an error of the engine, for good; ``closed`` after `close`."""
+        if self._closed:
+            return "closed"
+        return "ready" if self._fault is None else "failed"
+
+    @property
+    def fault(self) -> BaseException | None:
+        """The error of the engine that ended its use, or None."""
+        return self._fault
+
+    def segment(self, frames: Frames, out: Masks | None = None) -> Masks:
         """Return the masks (N, h, w) uint8 class ids of N frames.
 
         Args:
             frames: a sequence of frames, or an array (N, H, W) or (N, H, W, 3), uint8 or uint16
                 as the spec says; frames in a sequence may differ in size.
+            out: (N, h, w) uint8 array to write the masks into; it is what is returned. None takes a new
+                one. After an error it holds what it held before.
 
         Raises:
-            InputError: a frame is not what the spec says, or there is none.
+            InputError: a frame is not what the spec or the build says, or there is none.
             SegmenterFault: the engine failed, now or earlier.
-            UsageError: the segmenter is closed.
+            UsageError: the segmenter is closed, or ``out`` cannot hold the masks.
         """
         self._check_frames(frames)
+        if out is not None:
+            self._check_out(out, len(frames))
         with self._lock:
             value: Any = frames
             for stage in self._stages.values():
                 value = stage(value)
-            return self._check_masks(value, len(frames))
+            masks = self._check_masks(value, len(frames))
+            if out is None:
+                return np.array(masks)
+            np.copyto(out, masks)
+            return out
 
     def close(self) -> None:
         """Free the engine; may be called twice."""
@@ -137,8 +165,20 @@ class Segmenter:
         self.close()
 
     def _check_frames(self, frames: Frames) -> None:
-        for frame in list_frames(frames):
+        listed = list_frames(frames)
+        for frame in listed:
             check_frame(frame, self.spec)
+        self.limits.check(listed)
+
+    def _check_out(self, out: Masks, count: int) -> None:
+        shape = (count, self.spec.height, self.spec.width)
+        if out.dtype != np.uint8 or out.shape != shape or not out.flags.writeable:
+            kind = "" if out.flags.writeable else ", read only"
+            raise UsageError(
+                "the masks do not fit into out",
+                received=f"{out.dtype} {out.shape}{kind}",
+                expected=f"uint8 {shape}, writeable",
+            )
 
     def _guard(self, name: str, stage: Stage) -> Stage:
         def run(value: Any) -> Any:

@@ -74,7 +74,9 @@ def load(
         engine = engine_class(request)
     except ImportError as error:
         raise MachineError(f"{target} is installed but cannot be imported", received=error) from error
-    return Segmenter(engine, opened.manifest.preprocess, opened.manifest.classes)
+    # Only the engines of a deploy graph know limits: the others take any frame.
+    limits = getattr(engine, "limits", None)
+    return Segmenter(engine, opened.manifest.preprocess, opened.manifest.classes, limits)
 
 
 def find_entry(target: str) -> Entry:

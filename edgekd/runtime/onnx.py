@@ -6,14 +6,28 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from edgekd.bundle import Build, find_build
 from edgekd.errors import MachineError
 from edgekd.runtime.base import LoadRequest, Masks, Stage
-from edgekd.runtime.frames import Batch, merge_masks, pack_frames
+from edgekd.runtime.deploy import DeployStages
+from edgekd.runtime.facts import check_build_record, check_onnx_format, check_provider, format_rebuild
+from edgekd.runtime.limits import FrameLimits
+from edgekd.runtime.onnx_probe import build_probe
 
 _PROVIDERS = {"CPU": "CPUExecutionProvider", "GPU": "CUDAExecutionProvider"}
 # TF32 would round the factors of every product to 10 bits of mantissa in what is called fp32.
 _PROVIDER_OPTIONS: Mapping[str, dict[str, str]] = {"CUDAExecutionProvider": {"use_tf32": "0"}}
+
+
+def list_providers(precision: str) -> list[str]:
+    """Return the execution providers that a build is meant for.
+
+    CUDA's has no int8 convolutions and would compute them in float.
+    """
+    return [_PROVIDERS["CPU"]] if precision == "int8" else list(_PROVIDERS.values())
 
 
 class OnnxEngine:
@@ -31,21 +45,25 @@ class OnnxEngine:
         onnxruntime = _import_onnxruntime()
         # The graph is the same for every device.
         build = find_build(request.bundle, "onnx", request.precision)
-        self._spec = request.bundle.manifest.preprocess
-        self._provider = _choose_provider(request.device)
-        _check_provider(self._provider, request.precision)
-        self._session: Any = onnxruntime.InferenceSession(
-            build.resolve_file("deploy.onnx").read_bytes(),
-            sess_options=_build_options(request.threads),
-            providers=[(self._provider, _PROVIDER_OPTIONS.get(self._provider, {}))],
-        )
+        self._provider = _choose_provider(request.device, build)
+        check_build_record(build, request.bundle)
+        check_provider(build, self._provider, list_providers(request.precision))
+        check_onnx_format(build, f"ONNX Runtime {onnxruntime.__version__}", _find_unread)
+        self._session: Any = self._start(build, request.threads)
         used = self._session.get_providers()
         if used[0] != self._provider:
             raise MachineError(
                 f"ONNX Runtime could not start {self._provider}",
                 received=used[0],
-                action="see the log of ONNX Runtime for the library that is missing",
+                action="see the log of ONNX Runtime for the library that is missing, or build for another "
+                f"engine, as in: {format_rebuild(build)}",
             )
+        self._binding: Any = self._session.io_binding()
+        self._bound: Masks | None = None
+        run = self._run_bound if request.device == "CPU" else self._run
+        self.limits = FrameLimits.read(build.record.facts, format_rebuild(build))
+        spec = request.bundle.manifest.preprocess
+        self._stages = DeployStages(spec, run, frames_a_run=self.limits.batch)
         self._facts = {
             "engine": self.name,
             "version": onnxruntime.__version__,
@@ -59,14 +77,16 @@ class OnnxEngine:
     def find_obstacle(cls, build: Build) -> str | None:
         """Return why the provider of the build's device is not there, or None."""
         try:
-            _choose_provider(build.record.device)
+            provider = _choose_provider(build.record.device, build)
+            check_provider(build, provider, list_providers(build.record.precision_asked))
+            check_onnx_format(build, f"ONNX Runtime {_import_onnxruntime().__version__}", _find_unread)
         except MachineError as error:
             return str(error)
         return None
 
     def stages(self) -> Mapping[str, Stage]:
         """Return ``preprocess`` (channels, batches), ``infer`` (the graph), ``postprocess`` (order)."""
-        return {"preprocess": self._pack, "infer": self._infer, "postprocess": merge_masks}
+        return self._stages.list()
 
     def facts(self) -> dict[str, Any]:
         """Return the library's version, the provider in use and the precision."""
@@ -74,13 +94,34 @@ class OnnxEngine:
 
     def close(self) -> None:
         """Drop the session."""
-        self._session = None
+        self._session = self._binding = self._bound = None
 
-    def _pack(self, frames: Any) -> list[Batch]:
-        return pack_frames(frames, self._spec)
+    def _start(self, build: Build, threads: int | None) -> Any:
+        try:
+            return _import_onnxruntime().InferenceSession(
+                build.resolve_file("deploy.onnx").read_bytes(),
+                sess_options=_build_options(threads),
+                providers=[(self._provider, _PROVIDER_OPTIONS.get(self._provider, {}))],
+            )
+        except _list_errors() as error:
+            raise MachineError(
+                f"ONNX Runtime cannot load {build.name}",
+                received=str(error).strip().splitlines()[0],
+                action=format_rebuild(build),
+            ) from error
 
-    def _infer(self, batches: list[Batch]) -> list[tuple[tuple[int, ...], Masks]]:
-        return [(batch.places, self._session.run(["mask"], {"frame": batch.pixels})[0]) for batch in batches]
+    def _run_bound(self, pixels: npt.NDArray[Any], masks: Masks) -> None:
+        """Run on the processor: the library writes into ``masks``, which stay bound to its output."""
+        if masks is not self._bound:
+            self._binding.bind_ortvalue_output(
+                "mask", _import_onnxruntime().OrtValue.ortvalue_from_numpy(masks)
+            )
+            self._bound = masks
+        self._binding.bind_cpu_input("frame", pixels)
+        self._session.run_with_iobinding(self._binding)
+
+    def _run(self, pixels: npt.NDArray[Any], masks: Masks) -> None:
+        np.copyto(masks, self._session.run(["mask"], {"frame": pixels})[0])
 
 
 def _build_options(threads: int | None) -> Any:
@@ -93,29 +134,42 @@ def _build_options(threads: int | None) -> Any:
     return options
 
 
-def _choose_provider(device: str) -> str:
+def _find_unread(ir_version: int, opset: int) -> str | None:
+    """Return why this ONNX Runtime reads no graph of an IR version and opset, or None if it does."""
+    try:
+        _import_onnxruntime().InferenceSession(
+            build_probe(ir_version, opset), sess_options=_build_options(1), providers=[_PROVIDERS["CPU"]]
+        )
+    except _list_errors() as error:
+        return str(error).strip().splitlines()[0]
+    return None
+
+
+def _list_errors() -> tuple[type[Exception], ...]:
+    """Return what ONNX Runtime raises where it does not take a graph; the classes have no common base."""
+    state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    names = ("Fail", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException", "EPFail")
+    return tuple(getattr(state, name) for name in names)
+
+
+def _choose_provider(device: str, build: Build) -> str:
     provider = _PROVIDERS.get(device.upper())
     if provider is None:
         raise MachineError(
-            "ONNX Runtime has no such device", received=device, expected="one of " + ", ".join(_PROVIDERS)
+            "ONNX Runtime has no such device",
+            received=device,
+            expected="one of " + ", ".join(_PROVIDERS),
+            action=f"use one of those, or build for another engine, as in: {format_rebuild(build)}",
         )
     available: list[str] = _import_onnxruntime().get_available_providers()
     if provider not in available:
         raise MachineError(
             f"ONNX Runtime has no {provider} here",
             received=", ".join(available),
-            action="pip install onnxruntime-gpu in place of onnxruntime, or use --device CPU",
+            action="pip install onnxruntime-gpu in place of onnxruntime, use --device CPU, or build for "
+            f"another engine, as in: {format_rebuild(build)}",
         )
     return provider
-
-
-def _check_provider(provider: str, precision: str) -> None:
-    if precision == "int8" and provider != _PROVIDERS["CPU"]:
-        raise MachineError(
-            f"{provider} has no int8 convolutions and would compute them in float",
-            received="an int8 build",
-            expected="--device CPU, or a TensorRT build for the GPU",
-        )
 
 
 def _import_onnxruntime() -> Any:

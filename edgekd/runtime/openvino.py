@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import pkgutil
+import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
+import numpy.typing as npt
 
 from edgekd.bundle import Build, find_build
 from edgekd.errors import MachineError
 from edgekd.runtime.base import LoadRequest, Masks, Stage
-from edgekd.runtime.frames import Batch, merge_masks, pack_frames
+from edgekd.runtime.deploy import DeployStages
+from edgekd.runtime.facts import (
+    check_build_record,
+    check_capability,
+    check_openvino_format,
+    format_rebuild,
+)
+from edgekd.runtime.limits import FrameLimits
 from edgekd.runtime.precision import OPENVINO_HINTS, read_openvino_layers, summarise_precision
 
 
@@ -33,9 +42,13 @@ class OpenVinoEngine:
 
         # The graph is the same for every device.
         build = find_build(request.bundle, "openvino", request.precision)
-        self._spec = request.bundle.manifest.preprocess
         core = openvino.Core()
-        _check_device(request.device, core.available_devices)
+        _check_device(request.device, core.available_devices, build)
+        check_build_record(build, request.bundle)
+        check_openvino_format(build, f"OpenVINO {openvino.__version__}", _list_opsets(openvino))
+        check_capability(
+            build, request.device, core.get_property(request.device, "OPTIMIZATION_CAPABILITIES")
+        )
         compiled = _compile(core, build, request)
         self._facts: dict[str, Any] = {
             "engine": self.name,
@@ -46,21 +59,29 @@ class OpenVinoEngine:
             **_read_precision(compiled, build),
         }
         self._request: Any = compiled.create_infer_request()
+        self._wrap: Any = openvino.Tensor
+        self._bound: Masks | None = None
+        self.limits = FrameLimits.read(build.record.facts, format_rebuild(build))
+        spec = request.bundle.manifest.preprocess
+        self._stages = DeployStages(spec, self._run, frames_a_run=self.limits.batch or 1)
 
     @classmethod
     def find_obstacle(cls, build: Build) -> str | None:
         """Return why the build's device is not there, or None."""
         import openvino
 
+        core, device = openvino.Core(), build.record.device
         try:
-            _check_device(build.record.device, openvino.Core().available_devices)
+            _check_device(device, core.available_devices, build)
+            check_openvino_format(build, f"OpenVINO {openvino.__version__}", _list_opsets(openvino))
+            check_capability(build, device, core.get_property(device, "OPTIMIZATION_CAPABILITIES"))
         except MachineError as error:
             return str(error)
         return None
 
     def stages(self) -> Mapping[str, Stage]:
         """Return ``preprocess`` (channels, batches), ``infer`` (the graph), ``postprocess`` (order)."""
-        return {"preprocess": self._pack, "infer": self._infer, "postprocess": merge_masks}
+        return self._stages.list()
 
     def facts(self) -> dict[str, Any]:
         """Return the library's version, the device and the precision read back from the compiled graph."""
@@ -68,30 +89,17 @@ class OpenVinoEngine:
 
     def close(self) -> None:
         """Drop the infer request and with it the compiled model."""
-        self._request = None
+        self._request = self._bound = None
 
-    def _pack(self, frames: Any) -> list[Batch]:
-        return pack_frames(frames, self._spec)
-
-    def _infer(self, batches: list[Batch]) -> list[tuple[tuple[int, ...], Masks]]:
-        return [(batch.places, self._infer_batch(batch.pixels)) for batch in batches]
-
-    def _infer_batch(self, pixels: Any) -> Masks:
-        masks = np.empty((len(pixels), self._spec.height, self._spec.width), np.uint8)
-        for index, frame in enumerate(pixels):
-            result = self._request.infer({"frame": frame[None]}, share_inputs=True, share_outputs=True)
-            # Copied at once: the request writes its next mask into the same memory.
-            masks[index] = result["mask"][0]
-        return masks
+    def _run(self, pixels: npt.NDArray[Any], masks: Masks) -> None:
+        # The request reads the frame where it lies and writes into the masks themselves.
+        if masks is not self._bound:
+            self._request.set_output_tensor(self._wrap(masks, shared_memory=True))
+            self._bound = masks
+        self._request.infer({"frame": pixels}, share_inputs=True, share_outputs=True)
 
 
 def _compile(core: Any, build: Build, request: LoadRequest) -> Any:
-    build.resolve_file("deploy.bin")
-    model = core.read_model(build.resolve_file("deploy.xml"))
-    # A fixed batch keeps every shape behind the resize static, which costs less than it saves to batch.
-    shape = model.input("frame").get_partial_shape()
-    shape[0] = 1
-    model.reshape({"frame": shape})
     options: dict[str, Any] = {
         # The library's own default is bf16 or f16 where the device has it.
         "INFERENCE_PRECISION_HINT": OPENVINO_HINTS[request.precision],
@@ -101,21 +109,40 @@ def _compile(core: Any, build: Build, request: LoadRequest) -> Any:
         options["INFERENCE_NUM_THREADS"] = request.threads
     if request.cache is not None:
         options["CACHE_DIR"] = str(request.cache)
+    build.resolve_file("deploy.bin")
+    graph = build.resolve_file("deploy.xml")
     try:
-        return core.compile_model(model, request.device, options)
+        return core.compile_model(_fix_batch(core.read_model(graph)), request.device, options)
     except RuntimeError as error:
         raise MachineError(
             f"OpenVINO cannot compile {build.name} for {request.device}",
             received=str(error).strip().splitlines()[-1],
+            action=format_rebuild(build),
         ) from error
 
 
-def _check_device(device: str, available: list[str]) -> None:
+def _fix_batch(model: Any) -> Any:
+    # A fixed batch keeps every shape behind the resize static, which costs less than it saves to batch.
+    shape = model.input("frame").get_partial_shape()
+    if shape[0].is_dynamic:
+        shape[0] = 1
+        model.reshape({"frame": shape})
+    return model
+
+
+def _list_opsets(openvino: Any) -> list[int]:
+    """Return the operator sets that the library has, each a module of it."""
+    names = (module.name for module in pkgutil.iter_modules(openvino.__path__))
+    return [int(match[1]) for match in (re.fullmatch(r"opset(\d+)", name) for name in names) if match]
+
+
+def _check_device(device: str, available: list[str], build: Build) -> None:
     if not any(name == device or name.startswith(f"{device}.") for name in available):
         raise MachineError(
             f"OpenVINO finds no device {device} here",
             received=", ".join(available) or "none",
-            action="use one of those with --device, or install the driver of the device",
+            action="use one of those with --device, install the driver of the device, or build for another "
+            f"engine, as in: {format_rebuild(build)}",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from edgekd.bundle import Build, Bundle
 from edgekd.errors import InputError, SegmenterFault, UsageError
-from edgekd.runtime import Segmenter, load
+from edgekd.runtime import MaskRing, Segmenter, load
 from edgekd.runtime.base import Stage
 
 
@@ -120,6 +121,84 @@ def test_a_bad_frame_is_refused_and_does_no_harm(segmenter: Segmenter, frames: A
     with pytest.raises(InputError):
         segmenter.segment(frames)
     assert segmenter.segment([FRAME]).shape == (1, 32, 48)
+
+
+def test_masks_are_written_into_the_callers_array(segmenter: Segmenter) -> None:
+    out = np.zeros((2, 32, 48), np.uint8)
+    assert segmenter.segment([FRAME, FRAME], out) is out
+    assert out.all()
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.zeros((2, 32, 48), np.uint8),
+        np.zeros((1, 32, 47), np.uint8),
+        np.zeros((1, 32, 48), np.int8),
+        np.broadcast_to(np.uint8(0), (1, 32, 48)),
+    ],
+)
+def test_an_array_that_cannot_hold_the_masks(segmenter: Segmenter, engine: StubbornEngine, out: Any) -> None:
+    with pytest.raises(UsageError, match="do not fit into out"):
+        segmenter.segment([FRAME], out=out)
+    # It is refused before the engine runs, and does no harm.
+    assert engine.most_users == 0
+    assert segmenter.status == "ready"
+
+
+def test_an_error_leaves_the_callers_array_alone(segmenter: Segmenter, engine: StubbornEngine) -> None:
+    out = np.full((1, 32, 48), 7, np.uint8)
+    engine.error = RuntimeError("out of memory")
+    with pytest.raises(SegmenterFault):
+        segmenter.segment([FRAME], out=out)
+    assert (out == 7).all()
+
+
+def test_status_tells_what_can_be_done(segmenter: Segmenter, engine: StubbornEngine) -> None:
+    assert (segmenter.status, segmenter.fault) == ("ready", None)
+    with pytest.raises(InputError):
+        segmenter.segment([FRAME[0]])
+    assert segmenter.status == "ready"
+    engine.error = RuntimeError("out of memory")
+    with pytest.raises(SegmenterFault):
+        segmenter.segment([FRAME])
+    assert (segmenter.status, segmenter.fault) == ("failed", engine.error)
+    segmenter.close()
+    assert segmenter.status == "closed"
+
+
+def test_closing_waits_for_the_call_that_runs(segmenter: Segmenter, engine: StubbornEngine) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+    seen: list[int] = []
+
+    def infer(frames: Any) -> Any:
+        begun.set()
+        may_end.wait(10)
+        seen.append(engine.closed)
+        return np.ones((len(frames), *engine.size), np.uint8)
+
+    segmenter._stages = {"infer": segmenter._guard("infer", infer)}
+    results: list[Any] = []
+    caller = threading.Thread(target=lambda: results.append(segmenter.segment([FRAME])))
+    caller.start()
+    assert begun.wait(10)
+    closer = threading.Thread(target=segmenter.close)
+    closer.start()
+    closer.join(0.02)
+    may_end.set()
+    caller.join(10)
+    closer.join(10)
+    assert (seen, engine.closed, len(results)) == ([0], 1, 1)
+
+
+def test_a_ring_hands_out_its_buffers_in_turn(null_segmenter: Segmenter) -> None:
+    ring = MaskRing(null_segmenter, slots=3, frames=2)
+    first = [ring.take() for _ in range(3)]
+    assert [slot.shape for slot in first] == [(2, 32, 48)] * 3
+    assert not any(np.shares_memory(a, b) for a, b in itertools.pairwise(first))
+    assert [ring.take() is slot for slot in first] == [True] * 3
+    with pytest.raises(UsageError, match="0 slots"):
+        MaskRing(null_segmenter, slots=0)
 
 
 def test_threads_take_turns(segmenter: Segmenter, engine: StubbornEngine) -> None:

@@ -1,0 +1,118 @@
+"""Whether a build can be loaded here, told from its record before any of its files is read.
+
+A fact that a record does not hold, as those of older builds, is not checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from edgekd.bundle import Build, Bundle
+from edgekd.errors import IntegrityError, MachineError
+from edgekd.runtime.precision import OPENVINO_CAPABILITIES
+
+
+def format_rebuild(build: Build) -> str:
+    """Return the command that makes a build anew."""
+    bundle = build.path.parent.parent
+    return f"edgekd export {bundle} --target {build.record.target} --precision {build.record.precision_asked}"
+
+
+def check_build_record(build: Build, bundle: Bundle) -> None:
+    """Raise where a build does not compute as it was asked to, or preprocesses in another way.
+
+    Raises:
+        MachineError: its effective precision is another than the one asked for.
+        IntegrityError: its preprocessing is not that of ``bundle``.
+    """
+    record = build.record
+    if record.precision_effective != record.precision_asked:
+        raise MachineError(
+            f"the build {build.name} does not compute in the precision it was asked for",
+            received=record.precision_effective,
+            expected=record.precision_asked,
+            action=format_rebuild(build),
+        )
+    expected = bundle.manifest.preprocess.compute_hash()
+    found = record.facts.get("preprocess_sha256", expected)
+    if found != expected:
+        raise IntegrityError(
+            f"the preprocessing of the build {build.name} is not that of the bundle",
+            received=f"sha256 {found[:12]}…",
+            expected=f"{expected[:12]}…",
+            action=format_rebuild(build),
+        )
+
+
+def check_provider(build: Build, provider: str, usual: Sequence[str]) -> None:
+    """Raise MachineError where an ONNX build is meant for other execution providers.
+
+    Args:
+        build: an ONNX build.
+        provider: the one that would run it.
+        usual: what builds of its precision are meant for, where its record does not say.
+    """
+    meant: Sequence[str] = build.record.facts.get("providers", usual)
+    if provider not in meant:
+        raise MachineError(
+            f"the build {build.name} is not meant for {provider}, which computes it in another way",
+            received=provider,
+            expected=" or ".join(meant),
+            action=f"take another --device, for a GPU a TensorRT build, or {format_rebuild(build)}",
+        )
+
+
+def check_onnx_format(build: Build, library: str, reads: Callable[[int, int], str | None]) -> None:
+    """Raise MachineError where ONNX Runtime does not read graphs of a build's format.
+
+    Args:
+        build: an ONNX build.
+        library: name and version of the library, for the message.
+        reads: IR version and opset → why such a graph is not read, or None if it is.
+    """
+    facts = build.record.facts
+    if "ir_version" not in facts or "opset" not in facts:
+        return
+    reason = reads(facts["ir_version"], facts["opset"])
+    if reason is not None:
+        raise _build_format_error(build, library, f"IR {facts['ir_version']}, opset {facts['opset']}", reason)
+
+
+def check_openvino_format(build: Build, library: str, opsets: Sequence[int]) -> None:
+    """Raise MachineError where OpenVINO lacks operators of a build's graph.
+
+    Args:
+        build: an OpenVINO build.
+        library: name and version of the library, for the message.
+        opsets: the operator sets that it has.
+    """
+    opset = build.record.facts.get("opset")
+    if opset is not None and opset not in opsets:
+        raise _build_format_error(build, library, f"opset {opset}", f"it knows up to {max(opsets)}")
+
+
+def check_capability(build: Build, device: str, capabilities: Sequence[str]) -> None:
+    """Raise MachineError where a device of OpenVINO does not compute in a build's precision.
+
+    Args:
+        build: an OpenVINO build.
+        device: its name.
+        capabilities: what the library says of it, such as ``FP32`` and ``INT8``.
+    """
+    precision = build.record.precision_asked
+    if OPENVINO_CAPABILITIES[precision] not in capabilities:
+        here = [name for name, capability in OPENVINO_CAPABILITIES.items() if capability in capabilities]
+        raise MachineError(
+            f"{device} does not compute in {precision}, for which {build.name} was built",
+            received=f"{device} computes in {', '.join(here) or 'none of ours'}",
+            action=f"{format_rebuild(build)} where the processor has it, or another precision here",
+        )
+
+
+def _build_format_error(build: Build, library: str, found: str, reason: Any) -> MachineError:
+    return MachineError(
+        f"{library} does not read the graph of {build.name}",
+        received=f"{found}: {reason}",
+        action=f"update it, or build anew: {format_rebuild(build)}",
+    )

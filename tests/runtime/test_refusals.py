@@ -1,0 +1,238 @@
+"""A build whose facts do not fit this machine is refused before a file of it is read, with the command
+that makes it anew; each fact is changed in turn."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fake_tensorrt
+import pytest
+from fake_cuda import FakeDriver
+from PIL import Image
+
+from edgekd.bundle import Build, Bundle, find_build, list_builds, write_build
+from edgekd.console import run_app
+from edgekd.errors import EdgeKDError, IntegrityError, MachineError
+from edgekd.preprocess.device import CudaDevice
+from edgekd.runtime import find_obstacle, load
+from edgekd.runtime import tensorrt as tensorrt_engine
+from edgekd.runtime.onnx_probe import build_probe
+from edgekd.runtime.tensorrt_library import describe_platform
+from edgekd.specs import PreprocessSpec
+
+ONNX_FACTS = {"ir_version": 10, "opset": 18, "providers": ["CPUExecutionProvider"]}
+OPENVINO_FACTS = {"opset": 13}
+GPU = CudaDevice(index=0, name="RTX 3060", architecture=86, driver_cuda=(12, 6))
+ENGINE = {"library": "tensorrt_rtx 9.9.9", "platform": describe_platform(), "architectures": [86]}
+MODULE = {"file": "preprocess.sm_86.cubin", "architecture": 86, "driver_cuda": "12.0"}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, new_student: Callable[..., Bundle]) -> Bundle:
+    return new_student(tmp_path / "tiny.edgekd", PreprocessSpec(height=21, width=33))
+
+
+def add_build(
+    bundle: Bundle, target: str, facts: dict[str, Any], precision: str = "fp32", **changes: str
+) -> Build:
+    """Add a build none of whose files is a graph or an engine: reading one would fail in another way."""
+    names = {
+        "onnx": ["deploy.onnx"],
+        "openvino": ["deploy.xml", "deploy.bin"],
+        "tensorrt-rtx": ["student.engine", MODULE["file"]],
+    }
+    fields: dict[str, Any] = {"precision_effective": precision, "device": "CPU", **changes}
+    return write_build(
+        bundle,
+        target=target,
+        precision_asked=precision,
+        status="built, not run",
+        files={name: b"no graph" for name in names[target]},
+        facts={"preprocess_sha256": bundle.manifest.preprocess.compute_hash(), **facts},
+        **fields,
+    )
+
+
+def check_refused(
+    build: Build, bundle: Bundle, message: str, monkeypatch: pytest.MonkeyPatch, **where: str
+) -> EdgeKDError:
+    """Load a build and see it refused before any file of it is resolved."""
+    record = build.record
+    opened: list[str] = []
+    monkeypatch.setattr(Build, "resolve_file", lambda self, name: opened.append(name) or self.path / name)
+    with pytest.raises((MachineError, IntegrityError), match=message) as caught:
+        load(bundle, record.target, record.precision_asked, **where)
+    assert opened == []
+    command = f"edgekd export {bundle.path} --target {record.target} --precision {record.precision_asked}"
+    assert command in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"ir_version": 99}, r"does not read the graph.*IR 99, opset 18"),
+        ({"opset": 999}, r"does not read the graph.*IR 10, opset 999"),
+        ({"providers": ["CUDAExecutionProvider"]}, r"not meant for CPUExecutionProvider"),
+    ],
+)
+def test_onnx_build_for_another_library_or_provider(
+    bundle: Bundle, facts: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    build = add_build(bundle, "onnx", {**ONNX_FACTS, **facts})
+    obstacle = find_obstacle(build)
+    error = check_refused(build, bundle, message, monkeypatch)
+    assert (error.exit_code, str(error)) == (3, obstacle)
+
+
+@pytest.mark.parametrize(
+    ("device", "message"), [("GPU", "no CUDAExecutionProvider here"), ("NPU", "no such device")]
+)
+def test_onnx_device_that_is_not_here(
+    bundle: Bundle, device: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    build = add_build(bundle, "onnx", ONNX_FACTS)
+    assert check_refused(build, bundle, message, monkeypatch, device=device).exit_code == 3
+
+
+def test_int8_of_onnx_is_not_for_a_gpu(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    # Nor is one whose record does not say so.
+    build = add_build(bundle, "onnx", {}, "int8")
+    error = check_refused(build, bundle, "not meant for CUDAExecutionProvider", monkeypatch, device="GPU")
+    assert error.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("facts", "device", "message"),
+    [
+        ({"opset": 999}, "CPU", r"does not read the graph.*opset 999: it knows up to \d+"),
+        ({}, "XPU", r"finds no device XPU"),
+    ],
+)
+def test_openvino_build_for_another_library_or_device(
+    bundle: Bundle, facts: dict[str, Any], device: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    build = add_build(bundle, "openvino", {**OPENVINO_FACTS, **facts}, device=device)
+    obstacle = find_obstacle(build)
+    error = check_refused(build, bundle, message, monkeypatch, device=device)
+    assert (error.exit_code, str(error)) == (3, obstacle)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
+def test_openvino_build_in_a_precision_that_the_device_lacks(
+    bundle: Bundle, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openvino = pytest.importorskip("openvino")
+    read = openvino.Core.get_property
+
+    def get_property(core: Any, *names: Any) -> Any:
+        return ["FP32", "WINOGRAD"] if "OPTIMIZATION_CAPABILITIES" in names else read(core, *names)
+
+    monkeypatch.setattr(openvino.Core, "get_property", get_property)
+    build = add_build(bundle, "openvino", OPENVINO_FACTS, precision)
+    message = f"CPU does not compute in {precision}.*CPU computes in fp32"
+    assert check_refused(build, bundle, message, monkeypatch).exit_code == 3
+    assert f"does not compute in {precision}" in str(find_obstacle(build))
+
+
+@pytest.mark.parametrize(("target", "package"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
+def test_a_build_that_computes_otherwise_than_asked(
+    bundle: Bundle, target: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(package)
+    build = add_build(bundle, target, {}, "int8", precision_effective="fp32")
+    error = check_refused(build, bundle, "precision it was asked for.*fp32.*int8", monkeypatch)
+    assert error.exit_code == 3
+
+
+@pytest.mark.parametrize(("target", "package"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
+def test_a_build_that_preprocesses_otherwise(
+    bundle: Bundle, target: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(package)
+    build = add_build(bundle, target, {"preprocess_sha256": "0" * 64})
+    error = check_refused(
+        build, bundle, "preprocessing of the build .* is not that of the bundle", monkeypatch
+    )
+    assert error.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "module", "message"),
+    [
+        ({"architectures": [89]}, {}, "other GPUs.*sm_86.*sm_89"),
+        ({"library": "tensorrt_rtx 1.0"}, {}, r"another library.*9\.9\.9.*1\.0"),
+        ({"platform": "Windows AMD64"}, {}, "another platform"),
+        pytest.param(
+            {},
+            {"driver_cuda": "13.0"},
+            r"no CUDA preprocessing module.*CUDA 12\.6.*from CUDA 13\.0 on",
+            marks=pytest.mark.xfail(
+                strict=True, reason="the engine deserialises its plan before it chooses the kernel module"
+            ),
+        ),
+    ],
+)
+def test_tensorrt_build_for_another_gpu_library_or_driver(
+    bundle: Bundle,
+    changes: dict[str, Any],
+    module: dict[str, Any],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    driver = FakeDriver()
+    library = fake_tensorrt.FakeTensorRt(driver, (1, 21, 33), lambda tensors: tensors)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
+    monkeypatch.setattr(tensorrt_engine, "find_device", lambda index=0: GPU)
+    monkeypatch.setattr(tensorrt_engine, "import_library", lambda target: library)
+    monkeypatch.setattr("edgekd.runtime.catalogue._explain_missing_package", lambda entry: None)
+    kernels = {"half": False, "modules": [{**MODULE, **module}]}
+    build = add_build(
+        bundle, "tensorrt-rtx", {"engine": {**ENGINE, **changes}, "kernels": kernels}, device="GPU"
+    )
+    obstacle = find_obstacle(build)
+    assert re.search(message, str(obstacle))
+    error = check_refused(build, bundle, message, monkeypatch)
+    assert (error.exit_code, str(error)) == (3, obstacle)
+
+
+def test_the_command_line_ends_with_3_and_the_command(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    from edgekd import cli
+
+    add_build(bundle, "onnx", {**ONNX_FACTS, "opset": 999})
+    image = tmp_path / "frame.png"
+    Image.new("L", (40, 30)).save(image)
+    arguments = ["predict", str(bundle.path), str(image), "--out", str(tmp_path / "out"), "--target", "onnx"]
+    assert run_app(cli.app, [*arguments, "--json"]) == 3
+    error = json.loads(capsys.readouterr().out)
+    assert f"edgekd export {bundle.path} --target onnx --precision fp32" in json.dumps(error)
+
+
+def test_the_probe_is_a_valid_model_of_its_stamp() -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_from_string(build_probe(10, 300))
+    assert (model.ir_version, model.opset_import[0].version) == (10, 300)
+    onnx.checker.check_model(onnx.load_from_string(build_probe(10, 18)), full_check=True)
+
+
+def test_exported_builds_record_what_is_checked(device_bundle: Bundle) -> None:
+    recorded = {build.record.target: build.record.facts for build in list_builds(device_bundle)}
+    assert set(ONNX_FACTS) <= set(recorded["onnx"])
+    if "openvino" in recorded:
+        assert 1 <= recorded["openvino"]["opset"] <= 16
+    assert find_build(device_bundle, "onnx").record.facts["providers"][0] == "CPUExecutionProvider"
