@@ -9,7 +9,7 @@ from edgekd.bundle import TARGETS, Build, Bundle, check_precision, check_target,
 from edgekd.errors import MachineError, UsageError
 from edgekd.export.agreement import run_on_golden_frames
 from edgekd.export.kernels import parse_architecture
-from edgekd.export.source_graphs import find_graphs
+from edgekd.export.source_graphs import ENGINE_FILE, find_graphs
 from edgekd.progress import Progress
 from edgekd.runtime import find_obstacle
 
@@ -122,7 +122,7 @@ def _build_target(bundle: Bundle, graphs: Build, target: str, sm: Sequence[str |
 def _build_tensorrt(bundle: Bundle, graphs: Build, target: str, sm: Sequence[str | int] | None) -> Build:
     from edgekd.export.tensorrt import build_tensorrt
 
-    fields, files, notices = build_tensorrt(bundle, graphs, target, "fp32", sm)
+    fields, files, notices = build_tensorrt(bundle, graphs.resolve_file(ENGINE_FILE), target, "fp32", sm)
     facts = {**fields.pop("facts"), "notices": notices}
     build = write_build(bundle, **fields, files=files, facts=facts)
     return run_on_golden_frames(bundle, build) if find_obstacle(build) is None else build

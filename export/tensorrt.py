@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekd.bundle import Build, Bundle, list_builds
+from edgekd.bundle import Bundle, list_builds
 from edgekd.errors import MachineError
 from edgekd.export.kernels import compile_kernels, parse_architecture
 from edgekd.export.source_graphs import ENGINE_FILE
 from edgekd.export.tensorrt_engine import PLAN_FILE, build_engine
+from edgekd.export.tensorrt_inspector import INSPECTOR_FILE
+from edgekd.export.tensorrt_network import parse_network
 from edgekd.preprocess.device import CudaDevice, find_device
 from edgekd.runtime.tensorrt_library import PACKAGES, import_library
 
@@ -21,7 +23,7 @@ LOWEST_DEFAULT_ARCHITECTURE = 80
 
 def build_tensorrt(
     bundle: Bundle,
-    graphs: Build,
+    graph: Path,
     target: str,
     precision: str,
     sm: Sequence[str | int] | None = None,
@@ -30,9 +32,10 @@ def build_tensorrt(
 
     Args:
         bundle: the bundle.
-        graphs: its ``onnx`` build, which holds ``engine.onnx``.
+        graph: the engine graph (``image`` float or half → ``mask`` uint8) in the precision asked for.
         target: ``tensorrt`` or ``tensorrt-rtx``.
-        precision: ``fp32``.
+        precision: ``fp32``, ``fp16`` or ``int8``; read back from the parsed graph, and from the engine where
+            the GPU is at hand.
         sm: compute capabilities to build for; None means this machine's GPU (``tensorrt``) or all that the
             library builds for from Ampere on (``tensorrt-rtx``).
 
@@ -40,23 +43,28 @@ def build_tensorrt(
         Fields for `edgekd.bundle.write_build` (without ``files``), the files, and sentences for the user.
 
     Raises:
-        MachineError: the library, NVRTC or a GPU is missing, or cannot do the precision or GPU asked for.
+        MachineError: the library, NVRTC or a GPU is missing, or cannot do the precision or GPU asked for;
+            or the graph is in another precision.
         EdgeKDError: the library cannot build the graph.
     """
     check_precision_is_possible(precision)
     target, library, device, notices = pick_library(target)
     architectures = choose_architectures(library, target, device, sm)
-    kernels = compile_kernels(bundle.manifest.preprocess, architectures)
-    graph = graphs.resolve_file(ENGINE_FILE)
+    parsed = parse_network(library, graph)
+    kernels = compile_kernels(bundle.manifest.preprocess, architectures, half=parsed.half)
     timing_cache = _find_timing_cache(bundle, target, precision) if device is not None else None
-    engine = build_engine(library, target, graph, architectures, timing_cache=timing_cache)
+    engine = build_engine(
+        parsed, target, precision, architectures, timing_cache=timing_cache, inspect=device is not None
+    )
     files: dict[str, bytes | Path] = {**kernels.files, ENGINE_FILE: graph, PLAN_FILE: engine.plan}
     if engine.timing_cache is not None:
         files[TIMING_CACHE_FILE] = engine.timing_cache
+    if engine.details is not None:
+        files[INSPECTOR_FILE] = engine.details.encode()
     fields: dict[str, Any] = {
         "target": target,
         "precision_asked": precision,
-        "precision_effective": precision,
+        "precision_effective": engine.facts["precision"]["effective"],
         "device": "GPU",
         "status": "built, not run",
         "facts": {
@@ -70,17 +78,14 @@ def build_tensorrt(
 
 
 def check_precision_is_possible(precision: str) -> None:
-    """Raise MachineError, with the reason, for every precision but fp32."""
-    if precision == "fp32":
-        return
-    reason = (
-        "bf16 exists for OpenVINO only"
-        if precision == "bf16"
-        else f"the engine graph of this version is float32, and no {precision} graph can be made from it yet"
-    )
-    raise MachineError(
-        f"no TensorRT engine in {precision}", received=reason, expected="fp32", action="--precision fp32"
-    )
+    """Raise MachineError, with the reason, for bf16; the others depend on the graph, which is read back."""
+    if precision == "bf16":
+        raise MachineError(
+            "no TensorRT engine in bf16",
+            received="bf16 exists for OpenVINO only",
+            expected="fp32, fp16 or int8",
+            action="--precision fp16",
+        )
 
 
 def pick_library(target: str) -> tuple[str, Any, CudaDevice | None, list[str]]:
