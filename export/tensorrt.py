@@ -11,6 +11,8 @@ from edgekd.errors import MachineError
 from edgekd.export.kernels import compile_kernels, parse_architecture
 from edgekd.export.source_graphs import ENGINE_FILE
 from edgekd.export.tensorrt_engine import PLAN_FILE, build_engine
+from edgekd.export.tensorrt_inspector import INSPECTOR_FILE
+from edgekd.export.tensorrt_network import parse_network
 from edgekd.preprocess.device import CudaDevice, find_device
 from edgekd.runtime.tensorrt_library import PACKAGES, import_library
 
@@ -30,9 +32,10 @@ def build_tensorrt(
 
     Args:
         bundle: the bundle.
-        graph: the engine graph.
+        graph: the engine graph (``image`` float or half → ``mask`` uint8) in the precision asked for.
         target: ``tensorrt`` or ``tensorrt-rtx``.
-        precision: of the graph: ``fp32``, ``fp16`` or ``int8``.
+        precision: ``fp32``, ``fp16`` or ``int8``; read back from the parsed graph, and from the engine where
+            the GPU is at hand.
         sm: compute capabilities to build for; None means this machine's GPU (``tensorrt``) or all that the
             library builds for from Ampere on (``tensorrt-rtx``).
 
@@ -40,23 +43,27 @@ def build_tensorrt(
         Fields for `edgekd.bundle.write_build` (without ``files``), the files, and sentences for the user.
 
     Raises:
-        MachineError: the library, NVRTC or a GPU is missing, cannot do the GPU asked for, or would compute
-            in another precision.
+        MachineError: the library, NVRTC or a GPU is missing, or cannot do the precision or GPU asked for;
+            or the graph is in another precision.
         EdgeKDError: the library cannot build the graph.
     """
     target, library, device, notices = pick_library(target)
     architectures = choose_architectures(library, target, device, sm)
+    parsed = parse_network(library, graph)
+    kernels = compile_kernels(bundle.manifest.preprocess, architectures, half=parsed.half)
     timing_cache = _find_timing_cache(bundle, target, precision) if device is not None else None
-    engine = build_engine(library, target, graph, architectures, precision, timing_cache=timing_cache)
-    half = engine.facts["image_dtype"] == "HALF"
-    kernels = compile_kernels(bundle.manifest.preprocess, architectures, half=half)
+    engine = build_engine(
+        parsed, target, precision, architectures, timing_cache=timing_cache, inspect=device is not None
+    )
     files: dict[str, bytes | Path] = {**kernels.files, ENGINE_FILE: graph, PLAN_FILE: engine.plan}
     if engine.timing_cache is not None:
         files[TIMING_CACHE_FILE] = engine.timing_cache
+    if engine.details is not None:
+        files[INSPECTOR_FILE] = engine.details.encode()
     fields: dict[str, Any] = {
         "target": target,
         "precision_asked": precision,
-        "precision_effective": precision,
+        "precision_effective": engine.facts["precision"]["effective"],
         "device": "GPU",
         "status": "built, not run",
         "facts": {

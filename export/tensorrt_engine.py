@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from edgekd.errors import EdgeKDError
 from edgekd.export.source_graphs import ENGINE_FILE
-from edgekd.export.tensorrt_network import check_network_precision, read_network_layers
-from edgekd.runtime.tensorrt_library import PACKAGES, MessageLog, describe_platform
+from edgekd.export.tensorrt_inspector import inspect_engine, read_inspected_layers
+from edgekd.export.tensorrt_network import ParsedNetwork, check_precision, read_network_layers
+from edgekd.runtime.tensorrt_library import PACKAGES, describe_platform
 
 PLAN_FILE = "student.engine"
 
@@ -23,50 +23,52 @@ class EnginePlan:
     Attributes:
         plan: the raw plan.
         timing_cache: measured kernel times, to build faster next time; None where the library keeps none.
+        details: the engine inspector's JSON text; None where the engine was not loaded here.
         facts: what must be known to run the plan, and what was found while building it.
     """
 
     plan: bytes
     timing_cache: bytes | None
+    details: str | None
     facts: dict[str, Any]
 
 
 def build_engine(
-    library: Any,
+    parsed: ParsedNetwork,
     target: str,
-    graph: Path,
+    precision: str,
     architectures: Sequence[int],
-    precision: str = "fp32",
     *,
     timing_cache: bytes | None = None,
+    inspect: bool = False,
 ) -> EnginePlan:
     """Build a strongly typed engine for batches of one, TF32 off.
 
     Args:
-        library: ``tensorrt`` or ``tensorrt_rtx``.
-        target: its target name.
-        graph: the ONNX file; a dynamic first axis becomes 1.
+        parsed: the graph; a free batch becomes 1.
+        target: ``tensorrt`` or ``tensorrt-rtx``.
+        precision: what the graph is meant to compute in: ``fp32``, ``fp16`` or ``int8``.
         architectures: compute capabilities; more than one only for ``tensorrt_rtx``.
-        precision: what the graph is to compute in.
         timing_cache: that of an earlier build.
+        inspect: load the engine here and read its precision back from it.
 
     Raises:
-        MachineError: the parsed network would compute in another precision.
-        EdgeKDError: the graph does not parse or does not build; the message carries the library's log.
+        MachineError: the graph or the engine computes in another precision.
+        EdgeKDError: the graph does not build; the message carries the library's log.
     """
-    log = MessageLog(library)
     start = time.perf_counter()
-    builder = library.Builder(log.logger)
-    network = _parse_graph(library, builder, log, graph)
+    library, log, builder, network = parsed.library, parsed.log, parsed.builder, parsed.network
+    layers = read_network_layers(parsed)
+    precision_facts = check_precision(layers, precision, "parsed network")
     config = builder.create_builder_config()
     # On by default in TensorRT; it rounds the factors of fp32 products to 10 bits.
     config.clear_flag(library.BuilderFlag.TF32)
-    inputs = [network.get_input(index) for index in range(network.num_inputs)]
-    shapes = {tensor.name: _fix_batch(tensor) for tensor in inputs}
-    dynamic = {tensor.name: shapes[tensor.name] for tensor in inputs if -1 in tuple(tensor.shape)}
+    if inspect:
+        config.profiling_verbosity = library.ProfilingVerbosity.DETAILED
+    shape = [1, *parsed.shape[1:]]
+    dynamic = {parsed.image: shape} if parsed.shape[0] == -1 else {}
     if dynamic:
         _add_profile(builder, config, dynamic)
-    others = check_network_precision(precision, read_network_layers(library, network))
     cache = None
     if target == "tensorrt-rtx":
         config.num_compute_capabilities = len(architectures)
@@ -81,22 +83,29 @@ def build_engine(
             config.set_timing_cache(cache, ignore_mismatch=False)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise EdgeKDError(f"{PACKAGES[target]} could not build {graph.name}", received=log.format_errors())
+        raise EdgeKDError(
+            f"{PACKAGES[target]} could not build {parsed.graph.name}", received=log.format_errors()
+        )
+    details = None
+    if inspect:
+        details = inspect_engine(library, bytes(plan))
+        inspected, found = read_inspected_layers(details, layers)
+        origin = f"engine inspector, which names {found} of {len(layers)} layers"
+        precision_facts = check_precision(inspected, precision, origin)
     facts = {
         "library": f"{PACKAGES[target]} {library.__version__}",
         "platform": describe_platform(),
         "architectures": list(architectures),
-        "inputs": shapes,
+        "inputs": {parsed.image: shape},
         "layers": network.num_layers,
-        "image_dtype": inputs[0].dtype.name,
-        "layers_in_other_precision": others,
+        "precision": precision_facts,
         "strongly_typed": True,
         "tf32": bool(config.get_flag(library.BuilderFlag.TF32)),
         "build_s": round(time.perf_counter() - start, 3),
         "command": format_command(target, dynamic, architectures),
         "warnings": log.list_warnings(),
     }
-    return EnginePlan(bytes(plan), None if cache is None else bytes(cache.serialize()), facts)
+    return EnginePlan(bytes(plan), None if cache is None else bytes(cache.serialize()), details, facts)
 
 
 def format_command(target: str, shapes: Mapping[str, Sequence[int]], architectures: Sequence[int]) -> str:
@@ -113,27 +122,6 @@ def format_command(target: str, shapes: Mapping[str, Sequence[int]], architectur
     if target == "tensorrt":
         return f"trtexec {command} --stronglyTyped"
     return f"tensorrt_rtx {command} --computeCapabilities={','.join(map(str, architectures))}"
-
-
-def _parse_graph(library: Any, builder: Any, log: MessageLog, graph: Path) -> Any:
-    network = builder.create_network(1 << int(library.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = library.OnnxParser(network, log.logger)
-    if not parser.parse_from_file(str(graph)):
-        errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        texts = "; ".join(f"{e.node_operator()} {e.node_name()}: {e.desc()}".strip() for e in errors)
-        raise EdgeKDError(f"TensorRT's parser refuses {graph.name}", received=texts or log.format_errors())
-    return network
-
-
-def _fix_batch(tensor: Any) -> list[int]:
-    """Return the shape of an input with a batch of one."""
-    batch, *image = tuple(tensor.shape)
-    if batch not in (-1, 1) or -1 in image:
-        raise EdgeKDError(
-            "the engine graph has another shape than (batch, C, h, w) with C, h and w fixed",
-            received=f"{tensor.name} {(batch, *image)}",
-        )
-    return [1, *image]
 
 
 def _add_profile(builder: Any, config: Any, shapes: Mapping[str, Sequence[int]]) -> None:

@@ -18,9 +18,12 @@ import onnx
 from PIL import Image
 
 from edgekd.bundle import Bundle, find_build, list_builds, read_golden
-from edgekd.errors import InputError, MachineError
+from edgekd.errors import InputError, IntegrityError, MachineError
 from edgekd.export import api, cells, export_bundle
 from edgekd.export.calibration import load_calibration
+from edgekd.export.engine_graphs import check_signed
+from edgekd.export.quantize import quantize_core
+from edgekd.preprocess import preprocess_frames
 from edgekd.runtime import load
 
 
@@ -144,6 +147,14 @@ def test_another_precision_than_asked_is_no_build(
         export_bundle(bundle, ["openvino"], ["bf16"], quiet=True)
     assert "fp32" in str(caught.value)
     assert "openvino-bf16-cpu" not in [build.name for build in list_builds(bundle)]
+
+
+def test_unsigned_numbers_never_reach_tensorrt() -> None:
+    tensors = preprocess_frames(deep_student.draw_frames(4), deep_student.SPEC)
+    core = deep_student.build_core()
+    check_signed(quantize_core(core, tensors, "tensorrt"))
+    with pytest.raises(IntegrityError, match="unsigned numbers"):
+        check_signed(quantize_core(core, tensors, "cpu"))
 
 
 def test_tensorrt_gets_a_graph_of_its_own_form(copy: Callable[[], Bundle], data: Path) -> None:

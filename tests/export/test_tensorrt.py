@@ -9,8 +9,9 @@ import pytest
 from edgekd.bundle import Bundle, find_build, list_builds
 from edgekd.errors import EdgeKDError, MachineError
 from edgekd.export import tensorrt as builder
-from edgekd.export.tensorrt import build_tensorrt, choose_architectures, pick_library
+from edgekd.export.tensorrt import choose_architectures, pick_library
 from edgekd.export.tensorrt_engine import build_engine, format_command
+from edgekd.export.tensorrt_network import parse_network
 from edgekd.preprocess.device import CudaDevice, find_device
 from edgekd.specs import PreprocessSpec
 
@@ -54,16 +55,14 @@ def write_graph(path: Path, shape: tuple[Any, ...] = ("N", 1, 32, 48), head: str
 
 
 def test_plan_and_facts_of_a_real_build(graph: Path) -> None:
-    engine = build_engine(rtx, "tensorrt-rtx", graph, [86, 120])
+    engine = build_engine(parse_network(rtx, graph), "tensorrt-rtx", "fp32", [86, 120])
     assert engine.plan.startswith(b"vtrt") and len(engine.plan) > 1000
     assert engine.timing_cache is None
     facts = engine.facts
     assert facts["library"] == f"tensorrt_rtx {rtx.__version__}"
     assert facts["architectures"] == [86, 120]
     assert facts["inputs"] == {"image": [1, 1, 32, 48]}
-    assert (
-        facts["image_dtype"] == "FLOAT" and facts["layers_in_other_precision"] == [] and facts["layers"] >= 3
-    )
+    assert facts["precision"]["effective"] == "fp32" and facts["layers"] >= 3
     assert facts["strongly_typed"] is True and facts["tf32"] is False
     assert facts["command"] == (
         "tensorrt_rtx --onnx=engine.onnx --saveEngine=student.engine --noTF32 "
@@ -73,34 +72,35 @@ def test_plan_and_facts_of_a_real_build(graph: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*[Tt]iming.*:DeprecationWarning")
 def test_timing_cache_is_kept_and_taken_up_again(graph: Path) -> None:
-    first = build_engine(rtx, "tensorrt", graph, [86])
+    first = build_engine(parse_network(rtx, graph), "tensorrt", "fp32", [86])
     assert first.timing_cache
-    second = build_engine(rtx, "tensorrt", graph, [86], timing_cache=first.timing_cache)
+    parsed = parse_network(rtx, graph)
+    second = build_engine(parsed, "tensorrt", "fp32", [86], timing_cache=first.timing_cache)
     assert second.plan and second.timing_cache
 
 
 def test_static_graph_needs_no_shapes(tmp_path: Path) -> None:
     static = write_graph(tmp_path / "engine.onnx", (1, 1, 32, 48))
-    facts = build_engine(rtx, "tensorrt-rtx", static, [86]).facts
+    facts = build_engine(parse_network(rtx, static), "tensorrt-rtx", "fp32", [86]).facts
     assert facts["inputs"] == {"image": [1, 1, 32, 48]} and "--shapes" not in facts["command"]
 
 
 @pytest.mark.parametrize("shape", [("N", 1, "H", 48), (4, 1, 32, 48)])
 def test_other_shapes_are_refused(tmp_path: Path, shape: tuple[Any, ...]) -> None:
     with pytest.raises(EdgeKDError, match="another shape than"):
-        build_engine(rtx, "tensorrt-rtx", write_graph(tmp_path / "engine.onnx", shape), [86])
+        parse_network(rtx, write_graph(tmp_path / "engine.onnx", shape))
 
 
 def test_parser_errors_become_the_message(tmp_path: Path) -> None:
     unknown = write_graph(tmp_path / "engine.onnx", head="NoSuchOperator")
     with pytest.raises(EdgeKDError, match=r"parser refuses engine.onnx.*NoSuchOperator"):
-        build_engine(rtx, "tensorrt-rtx", unknown, [86])
+        parse_network(rtx, unknown)
 
 
 def test_refused_gpu_carries_the_log(graph: Path) -> None:
     current = int(rtx.ComputeCapability.CURRENT)
     with pytest.raises(EdgeKDError, match=r"refuses sm_1.*the number of compute capabilities must be 1"):
-        build_engine(rtx, "tensorrt-rtx", graph, [86, current])
+        build_engine(parse_network(rtx, graph), "tensorrt-rtx", "fp32", [86, current])
 
 
 def test_build_failure_carries_the_log(graph: Path) -> None:
@@ -109,7 +109,7 @@ def test_build_failure_carries_the_log(graph: Path) -> None:
     except MachineError:
         current = int(rtx.ComputeCapability.CURRENT)
     with pytest.raises(EdgeKDError, match=r"could not build engine.onnx.*CUDA"):
-        build_engine(rtx, "tensorrt-rtx", graph, [current])
+        build_engine(parse_network(rtx, graph), "tensorrt-rtx", "fp32", [current])
 
 
 @pytest.mark.usefixtures("no_gpu")
@@ -179,14 +179,6 @@ def test_bundle_gets_engine_and_preprocessing(
     assert [module["architecture"] for module in facts["kernels"]["modules"]] == [86, 86]
     assert any("no NVIDIA driver" in notice for notice in facts["notices"])
     assert any(facts["engine"]["command"] in notice for notice in facts["notices"])
-
-
-@pytest.mark.usefixtures("no_gpu")
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_a_graph_of_another_precision_is_refused(device_bundle: Bundle, precision: str) -> None:
-    graph = find_build(device_bundle, "onnx").resolve_file("engine.onnx")
-    with pytest.raises(MachineError, match=f"would not compute the student in {precision}.*fp32"):
-        build_tensorrt(device_bundle, graph, "tensorrt", precision)
 
 
 @pytest.mark.usefixtures("no_gpu")
