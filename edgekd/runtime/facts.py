@@ -55,9 +55,11 @@ def check_provider(build: Build, provider: str, usual: Sequence[str]) -> None:
     """
     meant: Sequence[str] = build.record.facts.get("providers", usual)
     if provider not in meant:
+        is_int8 = build.record.precision_asked == "int8"
+        reason = ", which has no int8 convolutions and would compute them in float" if is_int8 else ""
         raise MachineError(
-            f"the build {build.name} is not meant for {provider}, which computes it in another way",
-            received=provider,
+            f"the build {build.name} is not meant for {provider}",
+            received=f"{provider}{reason}",
             expected=" or ".join(meant),
             action=f"take another --device, for a GPU a TensorRT build, or {format_rebuild(build)}",
         )
