@@ -16,6 +16,7 @@ from edgekd.preprocess.context import CudaContext, import_pycuda
 from edgekd.preprocess.device import find_device
 from edgekd.preprocess.launcher import FrameGroup, FrameStaging, KernelLauncher, choose_module
 from edgekd.runtime.base import Frames, LoadRequest, Masks, Stage
+from edgekd.runtime.facts import format_rebuild
 from edgekd.runtime.tensorrt_library import check_engine_facts, import_library
 from edgekd.runtime.tensorrt_plan import PlanRunner, align_bytes
 
@@ -43,8 +44,9 @@ class TensorRtEngine:
         device = find_device(parse_device(request.device))
         library = import_library(request.target)
         facts = build.record.facts
-        rebuild = _format_rebuild(build)
+        rebuild = format_rebuild(build)
         check_engine_facts(facts["engine"], request.target, library, device, rebuild)
+        choose_module(facts["kernels"]["modules"], device, rebuild)
         plan = build.resolve_file(ENGINE_FILE).read_bytes()
         self.name = f"{facts['engine']['library']} on {device.name}"
         self._spec = request.bundle.manifest.preprocess
@@ -69,7 +71,7 @@ class TensorRtEngine:
     @classmethod
     def find_obstacle(cls, build: Build) -> str | None:
         """Return why this machine cannot run ``build``, or None if it can; loads no plan."""
-        facts, rebuild = build.record.facts, _format_rebuild(build)
+        facts, rebuild = build.record.facts, format_rebuild(build)
         try:
             device = find_device()
             import_pycuda()
@@ -180,8 +182,3 @@ def parse_device(name: str) -> int:
             "TensorRT runs on an NVIDIA GPU only", received=f"device {name}", expected="GPU or GPU.1"
         )
     return int(match[1] or 0)
-
-
-def _format_rebuild(build: Build) -> str:
-    bundle = build.path.parent.parent
-    return f"edgekd export {bundle} --target {build.record.target} --precision {build.record.precision_asked}"

@@ -175,13 +175,10 @@ def test_a_build_that_preprocesses_otherwise(
         ({"architectures": [89]}, {}, "other GPUs.*sm_86.*sm_89"),
         ({"library": "tensorrt_rtx 1.0"}, {}, r"another library.*9\.9\.9.*1\.0"),
         ({"platform": "Windows AMD64"}, {}, "another platform"),
-        pytest.param(
+        (
             {},
             {"driver_cuda": "13.0"},
             r"no CUDA preprocessing module.*CUDA 12\.6.*from CUDA 13\.0 on",
-            marks=pytest.mark.xfail(
-                strict=True, reason="the engine deserialises its plan before it chooses the kernel module"
-            ),
         ),
     ],
 )
