@@ -10,6 +10,7 @@ from edgekd.errors import MachineError, UsageError
 from edgekd.export.agreement import run_on_golden_frames
 from edgekd.export.kernels import parse_architecture
 from edgekd.export.source_graphs import ENGINE_FILE, find_graphs
+from edgekd.export.tensorrt_options import TensorRtOptions, check_options
 from edgekd.progress import Progress
 from edgekd.runtime import find_obstacle
 
@@ -22,6 +23,7 @@ def export_bundle(
     precisions: Sequence[str] = ("fp32",),
     *,
     sm: Sequence[str | int] | None = None,
+    tensorrt: TensorRtOptions | None = None,
     quiet: bool = False,
 ) -> list[Build]:
     """Build every target in every precision, run each on the golden frames where this machine can.
@@ -35,14 +37,18 @@ def export_bundle(
         targets: names among ``onnx``, ``openvino``, ``tensorrt``, ``tensorrt-rtx``.
         precisions: ``fp32``; others are refused with the reason.
         sm: GPU architectures for TensorRT, such as ``8.9``; None takes the target's own choice.
+        tensorrt: further options of TensorRT builds; None takes their defaults.
         quiet: no progress bar.
 
     Raises:
-        UsageError: an unknown or missing target or precision, or ``sm`` that cannot be meant.
+        UsageError: an unknown or missing target or precision, ``sm`` or
+            TensorRT options that cannot be meant.
         MachineError: this machine lacks a package, or the precision is not available.
         GateFailure: a build differs from the PyTorch student.
     """
     _check_request(targets, precisions, sm)
+    options = tensorrt or TensorRtOptions()
+    check_options(options, targets)
     # A target that is named twice is built once.
     targets = list(dict.fromkeys(targets))
     builds: list[Build] = []
@@ -52,7 +58,7 @@ def export_bundle(
         graphs = _provide_graphs(bundle, targets)
         for target in targets:
             progress.advance(handle, note=target)
-            builds.append(_build_target(bundle, graphs, target, sm))
+            builds.append(_build_target(bundle, graphs, target, sm, options, progress))
         progress.advance(handle)
     return builds
 
@@ -109,20 +115,24 @@ def _check_tracing_is_possible(bundle: Bundle) -> None:
         )
 
 
-def _build_target(bundle: Bundle, graphs: Build, target: str, sm: Sequence[str | int] | None) -> Build:
+def _build_target(
+    bundle: Bundle,
+    graphs: Build,
+    target: str,
+    sm: Sequence[str | int] | None,
+    options: TensorRtOptions,
+    progress: Progress,
+) -> Build:
     if target == "onnx":
         return graphs
     if target == "openvino":
         from edgekd.export.openvino import build_openvino
 
         return build_openvino(bundle, graphs)
-    return _build_tensorrt(bundle, graphs, target, sm)
-
-
-def _build_tensorrt(bundle: Bundle, graphs: Build, target: str, sm: Sequence[str | int] | None) -> Build:
     from edgekd.export.tensorrt import build_tensorrt
 
-    fields, files, notices = build_tensorrt(bundle, graphs.resolve_file(ENGINE_FILE), target, "fp32", sm)
+    graph = graphs.resolve_file(ENGINE_FILE)
+    fields, files, notices = build_tensorrt(bundle, graph, target, "fp32", sm, options, progress)
     facts = {**fields.pop("facts"), "notices": notices}
     build = write_build(bundle, **fields, files=files, facts=facts)
     return run_on_golden_frames(bundle, build) if find_obstacle(build) is None else build
