@@ -144,9 +144,9 @@ def _format_shape(parsed: ParsedNetwork, batch: int) -> str:
 
 def _add_profile(parsed: ParsedNetwork, config: Any, batches: BatchProfile) -> None:
     if parsed.shape[0] == -1:
-        profile = parsed.builder.create_optimization_profile()
-        profile.set_shape(parsed.image, *((batch, *parsed.shape[1:]) for batch in batches))
-        config.add_optimization_profile(profile)
+        allowed = parsed.builder.create_optimization_profile()
+        allowed.set_shape(parsed.image, *((batch, *parsed.shape[1:]) for batch in batches))
+        config.add_optimization_profile(allowed)
 
 
 def _name_architectures(parsed: ParsedNetwork, config: Any, architectures: Sequence[int]) -> None:
