@@ -314,6 +314,19 @@ def export(
     calib: CalibrationOption = None,
     frame_size: FixedSizeOption = None,
     batch: FixedBatchOption = None,
+    min_shapes: Annotated[
+        str | None, typer.Option(help="TensorRT: smallest batch, as trtexec has it: image:1x1x256x256.")
+    ] = None,
+    opt_shapes: Annotated[str | None, typer.Option(help="TensorRT: batch to tune for.")] = None,
+    max_shapes: Annotated[str | None, typer.Option(help="TensorRT: largest batch.")] = None,
+    workspace: Annotated[int | None, typer.Option(help="TensorRT: scratch memory at most, MiB.")] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="TensorRT: loadable by later minor versions.")
+    ] = False,
+    hardware_compatible: Annotated[
+        str, typer.Option(help="TensorRT: other GPUs: none, ampere+ or sameComputeCapability.")
+    ] = "none",
+    dla_core: Annotated[int | None, typer.Option(hidden=True)] = None,
     quiet: bool = False,
 ) -> Answer:
     """Build engines from a bundle: ONNX graphs, OpenVINO IR, TensorRT engine with its CUDA preprocessing.
@@ -322,13 +335,23 @@ def export(
     """
     from edgekd.answers import show_builds
     from edgekd.bundle import Bundle
-    from edgekd.export import export_bundle
+    from edgekd.export import TensorRtOptions, export_bundle
     from edgekd.export.fixed_shapes import read_options
 
+    options = TensorRtOptions(
+        min_shapes, opt_shapes, max_shapes, workspace, version_compatible, hardware_compatible, dla_core
+    )
     opened = Bundle.open(_choose_bundle(bundle, quiet))
-    shapes = read_options(batch, frame_size)
-    chosen = precision or ("fp32",)
-    builds = export_bundle(opened, target or (), chosen, sm=sm, calib=calib, shapes=shapes, quiet=quiet)
+    builds = export_bundle(
+        opened,
+        target or (),
+        precision or ("fp32",),
+        sm=sm,
+        calib=calib,
+        shapes=read_options(batch, frame_size),
+        tensorrt=options,
+        quiet=quiet,
+    )
     return show_builds(opened, builds)
 
 

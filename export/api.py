@@ -19,6 +19,7 @@ from edgekd.export.cells import check_cell
 from edgekd.export.fixed_shapes import FixedShapes, fix_shapes
 from edgekd.export.kernels import parse_architecture
 from edgekd.export.source_graphs import ENGINE_FILE, GRAPH_FACTS, find_engine_graph, find_graphs
+from edgekd.export.tensorrt_options import TensorRtOptions, check_options
 from edgekd.progress import Progress
 from edgekd.runtime import find_obstacle
 
@@ -33,6 +34,7 @@ def export_bundle(
     sm: Sequence[str | int] | None = None,
     calib: Path | None = None,
     shapes: FixedShapes | None = None,
+    tensorrt: TensorRtOptions | None = None,
     quiet: bool = False,
 ) -> list[Build]:
     """Build every target in every precision, run each on the golden frames where this machine can.
@@ -49,15 +51,18 @@ def export_bundle(
         sm: GPU architectures for TensorRT, such as ``8.9``; None takes the target's own choice.
         calib: the data set that int8 and fp16 are made and judged with; None takes graphs that are there.
         shapes: batch and size of the frames, where ONNX and OpenVINO builds shall take no others.
+        tensorrt: further options of TensorRT builds; None takes their defaults.
         quiet: no progress bar.
 
     Raises:
-        UsageError: an unknown or missing target or precision, ``sm`` that cannot be meant, or int8 without
-            ``calib`` where no int8 graph is there yet.
+        UsageError: an unknown or missing target or precision, ``sm`` or TensorRT options that cannot be
+            meant, or int8 without ``calib`` where no int8 graph is there yet.
         MachineError: this machine lacks a package, or cannot compute in the precision.
         GateFailure: a build differs from the PyTorch student, or a precision misses its limits.
     """
     _check_request(targets, precisions, sm)
+    options = tensorrt or TensorRtOptions()
+    check_options(options, targets)
     if shapes is not None:
         shapes.check(targets)
     # What is named twice is built once.
@@ -66,7 +71,7 @@ def export_bundle(
     with Progress(quiet=quiet) as progress:
         handle = progress.add("exporting", len(cells) + 1)
         progress.advance(handle, 0, note="ONNX graphs")
-        request = _Request(bundle, cells, sm, calib, quiet)
+        request = _Request(bundle, cells, sm, calib, options, progress, quiet=quiet)
         for target, precision in cells:
             progress.advance(handle, note=f"{target} {precision}")
             builds.append(request.build(target, precision))
@@ -110,9 +115,13 @@ class _Request:
         cells: Sequence[tuple[str, str]],
         sm: Sequence[str | int] | None,
         calib: Path | None,
+        options: TensorRtOptions,
+        progress: Progress,
+        *,
         quiet: bool,
     ) -> None:
-        self._bundle, self._sm, self._calib, self._quiet = bundle, sm, calib, quiet
+        self._bundle, self._sm, self._calib = bundle, sm, calib
+        self._options, self._progress, self._quiet = options, progress, quiet
         self._check_calibration(cells)
         self._graphs = self._provide_graphs(anew=("onnx", "fp32") in cells)
         self._int8: Build | None = None
@@ -171,7 +180,9 @@ class _Request:
         from edgekd.export.tensorrt import build_tensorrt
 
         with self._open_engine_graph(precision) as (graph, found):
-            fields, files, notices = build_tensorrt(self._bundle, graph, target, precision, self._sm)
+            fields, files, notices = build_tensorrt(
+                self._bundle, graph, target, precision, self._sm, self._options, self._progress
+            )
             facts = {**fields.pop("facts"), **found, "notices": [*found.get("notices", ()), *notices]}
             build = write_build(self._bundle, **fields, files=files, facts=facts)
         return run_on_golden_frames(self._bundle, build) if find_obstacle(build) is None else build

@@ -13,7 +13,9 @@ from edgekd.export.source_graphs import ENGINE_FILE
 from edgekd.export.tensorrt_engine import PLAN_FILE, build_engine
 from edgekd.export.tensorrt_inspector import INSPECTOR_FILE
 from edgekd.export.tensorrt_network import parse_network
+from edgekd.export.tensorrt_options import TensorRtOptions
 from edgekd.preprocess.device import CudaDevice, find_device
+from edgekd.progress import Progress
 from edgekd.runtime.tensorrt_library import PACKAGES, import_library
 
 TIMING_CACHE_FILE = "timing.cache"
@@ -27,6 +29,8 @@ def build_tensorrt(
     target: str,
     precision: str,
     sm: Sequence[str | int] | None = None,
+    options: TensorRtOptions | None = None,
+    progress: Progress | None = None,
 ) -> tuple[dict[str, Any], dict[str, bytes | Path], list[str]]:
     """Build an engine of a bundle and compile its preprocessing.
 
@@ -38,6 +42,8 @@ def build_tensorrt(
             the GPU is at hand.
         sm: compute capabilities to build for; None means this machine's GPU (``tensorrt``) or all that the
             library builds for from Ampere on (``tensorrt-rtx``).
+        options: batch profile, workspace and compatibility.
+        progress: an open group of bars for the builder's phases.
 
     Returns:
         Fields for `edgekd.bundle.write_build` (without ``files``), the files, and sentences for the user.
@@ -53,7 +59,14 @@ def build_tensorrt(
     kernels = compile_kernels(bundle.manifest.preprocess, architectures, half=parsed.half)
     timing_cache = _find_timing_cache(bundle, target, precision) if device is not None else None
     engine = build_engine(
-        parsed, target, precision, architectures, timing_cache=timing_cache, inspect=device is not None
+        parsed,
+        target,
+        precision,
+        architectures,
+        options=options,
+        timing_cache=timing_cache,
+        inspect=device is not None,
+        progress=progress,
     )
     files: dict[str, bytes | Path] = {**kernels.files, ENGINE_FILE: graph, PLAN_FILE: engine.plan}
     if engine.timing_cache is not None:

@@ -85,7 +85,7 @@ def check_precision(layers: Sequence[Layer], asked: str, origin: str) -> dict[st
     """
     effective, others = summarise_precision(layers)
     if effective != asked:
-        wrong = [f"{layer.name}: {layer.precision}" for layer in layers if layer.precision != asked]
+        wrong = [f"{one.name}: {one.precision}" for one in layers if one.precision != asked]
         raise MachineError(
             f"the TensorRT engine would not compute in {asked}",
             received=f"{effective} by the {origin}: {', '.join(wrong[:5]) or 'no multiplying layer'}"

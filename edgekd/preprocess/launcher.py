@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -37,6 +37,20 @@ class FrameGroup:
     count: int
     shape: tuple[int, ...]
     frame_bytes: int
+
+
+def split_groups(groups: Sequence[FrameGroup], batch: int) -> list[FrameGroup]:
+    """Return the groups cut wherever a batch of ``batch`` frames is full: no part belongs to two batches."""
+    parts: list[FrameGroup] = []
+    done = 0
+    for group in groups:
+        taken = 0
+        while taken < group.count:
+            count = min(group.count - taken, batch - done % batch)
+            parts.append(replace(group, offset=group.offset + taken * group.frame_bytes, count=count))
+            taken += count
+            done += count
+    return parts
 
 
 @dataclass(frozen=True)

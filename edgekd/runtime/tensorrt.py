@@ -14,7 +14,7 @@ from edgekd.bundle import Build, find_build
 from edgekd.errors import EdgeKDError, IntegrityError, UsageError
 from edgekd.preprocess.context import CudaContext, import_pycuda
 from edgekd.preprocess.device import find_device
-from edgekd.preprocess.launcher import FrameGroup, FrameStaging, KernelLauncher, choose_module
+from edgekd.preprocess.launcher import FrameGroup, FrameStaging, KernelLauncher, choose_module, split_groups
 from edgekd.runtime.base import Frames, LoadRequest, Masks, Stage
 from edgekd.runtime.facts import format_rebuild
 from edgekd.runtime.tensorrt_library import check_engine_facts, import_library
@@ -27,7 +27,8 @@ class TensorRtEngine:
     """The engine of targets ``tensorrt`` and ``tensorrt-rtx``; see `edgekd.runtime.base.Engine`.
 
     Frames are copied densely into pinned memory, uploaded, preprocessed by one kernel a frame size into the
-    input of the engine, inferred one by one, and the masks are downloaded into pinned memory.
+    input of the engine, inferred in batches as large as its profile allows, and the masks are downloaded
+    into pinned memory.
     """
 
     synchronisation = "each stage ends by recording a CUDA event on the one stream and waiting for it"
@@ -55,7 +56,8 @@ class TensorRtEngine:
             self._cuda = CudaContext(device)
             stack.callback(self._cuda.close)
             with self._cuda.activate():
-                self._runner = self._load_plan(request, library, plan, rebuild)
+                host_code = bool(facts["engine"].get("version_compatible", False))
+                self._runner = self._load_plan(request, library, plan, rebuild, host_code)
                 stack.callback(self._call_active, self._runner.close)
                 self._launcher = self._load_kernels(build, rebuild)
                 stack.callback(self._call_active, self._launcher.close)
@@ -64,9 +66,14 @@ class TensorRtEngine:
         self._capacity = 0
         self._device_images: Any = None
         self._device_masks: Any = None
-        self._pinned_masks: npt.NDArray[np.uint8] = np.empty((0, 0), dtype=np.uint8)
-        self._image_bytes = align_bytes(self._runner.image_elements * (2 if self._runner.half else 4))
-        self._mask_bytes = align_bytes(self._spec.height * self._spec.width)
+        self._pinned_masks: npt.NDArray[np.uint8] = np.empty(0, dtype=np.uint8)
+        # A batch lies densely, and every batch starts where the library accepts an address.
+        self._element_bytes = 2 if self._runner.half else 4
+        self._batch = self._runner.highest_batch
+        self._image_bytes = self._runner.image_elements * self._element_bytes
+        self._mask_bytes = self._spec.height * self._spec.width
+        self._images_bytes = align_bytes(self._batch * self._image_bytes)
+        self._masks_bytes = align_bytes(self._batch * self._mask_bytes)
 
     @classmethod
     def find_obstacle(cls, build: Build) -> str | None:
@@ -112,44 +119,63 @@ class TensorRtEngine:
     def _infer(self, groups: list[FrameGroup]) -> int:
         count = sum(group.count for group in groups)
         with self._cuda.activate():
-            self._reserve(count)
+            self._reserve(-(-count // self._batch))
             images, masks = int(self._device_images), int(self._device_masks)
-            image_stride = self._image_bytes // (2 if self._runner.half else 4)
-            done = 0
-            for group in groups:
-                target = images + done * self._image_bytes
-                self._launcher.launch(int(self._staging.device_memory), group, target, image_stride)
-                done += group.count
-            for index in range(count):
-                image, mask = images + index * self._image_bytes, masks + index * self._mask_bytes
-                self._runner.enqueue(image, mask, self._cuda.stream.handle)
+            frames, done = int(self._staging.device_memory), 0
+            for part in split_groups(groups, self._batch):
+                batch, place = divmod(done, self._batch)
+                target = images + batch * self._images_bytes + place * self._image_bytes
+                self._launcher.launch(frames, part, target, self._runner.image_elements)
+                done += part.count
+            for batch, start in enumerate(range(0, count, self._batch)):
+                self._runner.enqueue(
+                    images + batch * self._images_bytes,
+                    masks + batch * self._masks_bytes,
+                    self._cuda.stream.handle,
+                    min(self._batch, count - start),
+                )
             self._cuda.synchronize()
         return count
 
     def _download(self, count: int) -> Masks:
-        used = self._pinned_masks[:count]
+        batches, rest = divmod(count, self._batch)
+        used = self._pinned_masks[: batches * self._masks_bytes + rest * self._mask_bytes]
         with self._cuda.activate():
             self._cuda.driver.memcpy_dtoh_async(used, int(self._device_masks), self._cuda.stream)
             self._cuda.synchronize()
-        size = self._spec.height * self._spec.width
         # A copy: the next call writes over the pinned memory.
-        return np.reshape(np.array(used[:, :size]), (count, self._spec.height, self._spec.width))
+        masks = np.empty((count, self._mask_bytes), dtype=np.uint8)
+        for batch, start in enumerate(range(0, count, self._batch)):
+            found = masks[start : start + self._batch]
+            offset = batch * self._masks_bytes
+            found[...] = np.reshape(used[offset : offset + found.size], found.shape)
+        return np.reshape(masks, (count, self._spec.height, self._spec.width))
 
-    def _reserve(self, count: int) -> None:
-        """Make room for the tensors and masks of ``count`` frames, once for the largest batch seen."""
-        if count <= self._capacity:
+    def _reserve(self, batches: int) -> None:
+        """Make room for the tensors and masks of full batches, once for the largest call seen."""
+        if batches <= self._capacity:
             return
         for allocation in (self._device_images, self._device_masks):
             if allocation is not None:
                 self._cuda.release(allocation)
-        self._device_images = self._cuda.allocate(count * self._image_bytes)
-        self._device_masks = self._cuda.allocate(count * self._mask_bytes)
-        self._pinned_masks = self._cuda.pin((count, self._mask_bytes), np.uint8)
-        self._capacity = count
+        self._device_images = self._cuda.allocate(batches * self._images_bytes)
+        self._device_masks = self._cuda.allocate(batches * self._masks_bytes)
+        self._pinned_masks = self._cuda.pin(batches * self._masks_bytes, np.uint8)
+        self._capacity = batches
 
-    def _load_plan(self, request: LoadRequest, library: Any, plan: bytes, rebuild: str) -> PlanRunner:
+    def _load_plan(
+        self, request: LoadRequest, library: Any, plan: bytes, rebuild: str, host_code: bool
+    ) -> PlanRunner:
         shape = (self._spec.channels, self._spec.height, self._spec.width)
-        return PlanRunner(library, request.target, plan, shape, cache=request.cache, rebuild=rebuild)
+        return PlanRunner(
+            library,
+            request.target,
+            plan,
+            shape,
+            cache=request.cache,
+            rebuild=rebuild,
+            host_code=host_code,
+        )
 
     def _load_kernels(self, build: Build, rebuild: str) -> KernelLauncher:
         facts = build.record.facts

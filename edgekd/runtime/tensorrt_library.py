@@ -12,6 +12,8 @@ from edgekd.preprocess.device import CudaDevice
 
 # The Python package of each target; both carry the same interface.
 PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+# The compute capability from which on an engine with hardware compatibility ampere+ runs.
+AMPERE = 80
 
 
 def import_library(target: str) -> Any:
@@ -79,22 +81,47 @@ def check_engine_facts(
         device: the GPU that shall run it.
         rebuild: the command that makes the build anew.
     """
-    here = {
-        "library": f"{PACKAGES[target]} {library.__version__}",
-        "platform": describe_platform(),
-    }
-    for name, value in here.items():
-        if facts[name] != value:
-            raise MachineError(
-                f"the {target} engine was built for another {name}",
-                received=f"{value} here",
-                expected=facts[name],
-                action=rebuild,
-            )
-    if device.architecture not in facts["architectures"]:
+    _check_version(str(facts["library"]), target, library, facts.get("version_compatible", False), rebuild)
+    if facts["platform"] != describe_platform():
         raise MachineError(
-            f"the {target} engine was built for other GPUs",
-            received=f"{device.name}, sm_{device.architecture}",
-            expected=", ".join(f"sm_{number}" for number in facts["architectures"]),
+            f"the {target} engine was built for another platform",
+            received=f"{describe_platform()} here",
+            expected=facts["platform"],
             action=rebuild,
         )
+    level = facts.get("hardware_compatible", "none")
+    if device.architecture in facts["architectures"]:
+        return
+    if level == "ampere+" and device.architecture >= AMPERE:
+        return
+    raise MachineError(
+        f"the {target} engine was built for other GPUs",
+        received=f"{device.name}, sm_{device.architecture}",
+        expected=", ".join(f"sm_{number}" for number in facts["architectures"])
+        + (" or any from sm_80 on" if level == "ampere+" else ""),
+        action=rebuild,
+    )
+
+
+def _check_version(built: str, target: str, library: Any, compatible: bool, rebuild: str) -> None:
+    """Raise MachineError unless the library is the one that built the plan, or may load it by its option."""
+    here = f"{PACKAGES[target]} {library.__version__}"
+    if here == built:
+        return
+    name, _, version = built.partition(" ")
+    expected = f"{built} or a later {name} {version.partition('.')[0]}.x" if compatible else built
+    ours, theirs = parse_version(library.__version__), parse_version(version)
+    # Version compatibility reaches forward, within one major version.
+    if compatible and name == PACKAGES[target] and ours[0] == theirs[0] and ours >= theirs:
+        return
+    raise MachineError(
+        f"the {target} engine was built for another library",
+        received=f"{here} here",
+        expected=expected,
+        action=rebuild,
+    )
+
+
+def parse_version(text: str) -> tuple[int, ...]:
+    """Return ``10.13.3.9.post1`` as (10, 13, 3, 9)."""
+    return tuple(int(part) for part in text.split(".") if part.isdigit())

@@ -25,9 +25,12 @@ class PlanRunner:
         image_shape: (C, h, w) of the tensor the plan must take.
         cache: folder for what TensorRT-RTX compiles on the device; None compiles again at every start.
         rebuild: the command that makes the build anew, for messages.
+        host_code: the plan is version compatible and brings code for the processor, which is to be run. Only
+            for files whose hash was checked.
 
     Attributes:
         half: the plan takes half precision instead of float.
+        lowest_batch, highest_batch: the batch sizes that its profile allows.
 
     Raises:
         MachineError: the plan cannot be deserialised here; the message carries the library's log.
@@ -43,9 +46,12 @@ class PlanRunner:
         *,
         cache: Path | None,
         rebuild: str,
+        host_code: bool = False,
     ) -> None:
         self._log = MessageLog(library)
         self._runtime: Any = library.Runtime(self._log.logger)
+        if host_code:
+            self._runtime.engine_host_code_allowed = True
         self._engine: Any = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise MachineError(
@@ -56,29 +62,37 @@ class PlanRunner:
         self._input, self._output = self._check_tensors(library, image_shape)
         self.half: bool = self._engine.get_tensor_dtype(self._input) == library.float16
         self.image_elements = math.prod(image_shape)
+        self.lowest_batch, self.highest_batch = self._read_batches()
         self._cache_file = self._name_cache_file(cache, plan) if target == "tensorrt-rtx" else None
         self._runtime_cache: Any = None
         self._context: Any = self._create_context()
+        self._batch = 0
+        self._image_shape = image_shape
 
-    def enqueue(self, image: int, mask: int, stream: int) -> None:
-        """Queue one inference on a stream.
+    def enqueue(self, image: int, mask: int, stream: int, count: int = 1) -> None:
+        """Queue one inference of a batch on a stream.
 
         Args:
-            image: GPU address of the tensor (C, h, w), a multiple of ADDRESS_ALIGNMENT_BYTES.
-            mask: GPU address of the mask (h, w) uint8, likewise.
+            image: GPU address of the tensors (batch, C, h, w), a multiple of ADDRESS_ALIGNMENT_BYTES.
+            mask: GPU address of the masks (batch, h, w) uint8, likewise.
             stream: handle of the CUDA stream.
+            count: images that are meant, at most ``highest_batch``. The batch has ``lowest_batch`` at least:
+                memory for these is needed, and what is in the further ones does not matter.
 
         Raises:
             SegmenterFault: the library refuses; the message carries its log.
         """
         context = self._context
+        batch = max(count, self.lowest_batch)
         accepted = (
-            context.set_tensor_address(self._input, image)
+            (batch == self._batch or context.set_input_shape(self._input, (batch, *self._image_shape)))
+            and context.set_tensor_address(self._input, image)
             and context.set_tensor_address(self._output, mask)
             and context.execute_async_v3(stream)
         )
         if not accepted:
             raise SegmenterFault("TensorRT did not start the inference", received=self._log.format_errors())
+        self._batch = batch
 
     def close(self) -> None:
         """Keep what was compiled, where a cache is given, and free the plan; may be called twice."""
@@ -101,13 +115,19 @@ class PlanRunner:
                 received=f"tensors {found}",
                 expected="one image in (FLOAT or HALF) and one mask out (UINT8)",
             )
-        # A profile of fixed shapes leaves the graph's dynamic batch at -1; it is given as 1 below.
+        # A free batch stays -1 whatever the profile is.
         shape = tuple(engine.get_tensor_shape(inputs[0]))
         if shape[1:] != image_shape or shape[0] not in (-1, 1):
             raise IntegrityError(
                 "the plan was built for another tensor", received=shape, expected=(1, *image_shape)
             )
         return inputs[0], outputs[0]
+
+    def _read_batches(self) -> tuple[int, int]:
+        if self._engine.get_tensor_shape(self._input)[0] != -1:
+            return 1, 1
+        lowest, _, highest = self._engine.get_tensor_profile_shape(self._input, 0)
+        return lowest[0], highest[0]
 
     def _create_context(self) -> Any:
         if self._cache_file is None:
@@ -122,9 +142,6 @@ class PlanRunner:
             context = self._engine.create_execution_context(config)
         if context is None:
             raise MachineError("TensorRT cannot prepare the engine", received=self._log.format_errors())
-        shape = tuple(self._engine.get_tensor_shape(self._input))
-        if shape[0] == -1 and not context.set_input_shape(self._input, (1, *shape[1:])):
-            raise IntegrityError("the plan takes no batch of one", received=self._log.format_errors())
         return context
 
     def _name_cache_file(self, cache: Path | None, plan: bytes) -> Path | None:

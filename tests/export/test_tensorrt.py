@@ -10,7 +10,7 @@ from edgekd.bundle import Bundle, find_build, list_builds
 from edgekd.errors import EdgeKDError, MachineError
 from edgekd.export import tensorrt as builder
 from edgekd.export.tensorrt import choose_architectures, pick_library
-from edgekd.export.tensorrt_engine import build_engine, format_command
+from edgekd.export.tensorrt_engine import build_engine
 from edgekd.export.tensorrt_network import parse_network
 from edgekd.preprocess.device import CudaDevice, find_device
 from edgekd.specs import PreprocessSpec
@@ -150,13 +150,6 @@ def test_architectures_of_rtx() -> None:
     assert choose_architectures(rtx, "tensorrt-rtx", None, ["sm_120", 75, "75"]) == [75, 120]
     with pytest.raises(MachineError, match=r"sm_87.*expected.*sm_86.*copy the bundle to the device"):
         choose_architectures(rtx, "tensorrt-rtx", None, ["87"])
-
-
-def test_command_of_trtexec() -> None:
-    assert format_command("tensorrt", {"image": [1, 3, 8, 9]}, [87]) == (
-        "trtexec --onnx=engine.onnx --saveEngine=student.engine --noTF32 --shapes=image:1x3x8x9 "
-        "--stronglyTyped"
-    )
 
 
 @pytest.mark.usefixtures("no_gpu")

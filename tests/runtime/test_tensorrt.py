@@ -144,6 +144,39 @@ def test_memory_is_taken_once(write_engine: WriteBuild, driver: FakeDriver) -> N
         assert (list(driver.allocations), list(map(id, driver.pinned))) == held
 
 
+@pytest.mark.parametrize("batches", [(1, 2), (1, 8), (2, 2), (4, 4)])
+def test_real_batches_are_run_where_the_profile_allows_them(
+    write_engine: WriteBuild, library: FakeTensorRt, batches: tuple[int, int], driver: FakeDriver
+) -> None:
+    library.batches = batches
+    frames = [*draw_frames(), *draw_frames()[::-1], draw_frames()[0]]
+    with load(write_engine(), "tensorrt-rtx") as segmenter:
+        for some in (frames, frames[:1], frames[2:5]):
+            library.batches_run.clear()
+            masks = segmenter.segment(some)
+            np.testing.assert_array_equal(masks, compute_masks(some, library))
+            lowest, highest = batches
+            sizes = [min(highest, len(some) - start) for start in range(0, len(some), highest)]
+            assert library.batches_run == [max(size, lowest) for size in sizes]
+    assert (driver.depth, driver.retained, driver.allocations) == (0, 0, [])
+
+
+def test_later_library_may_load_a_version_compatible_engine(
+    write_engine: WriteBuild, library: FakeTensorRt
+) -> None:
+    load(write_engine(library="tensorrt_rtx 9.8.1", version_compatible=True), "tensorrt-rtx").close()
+    assert library.host_code_allowed == [True]
+
+
+def test_host_code_of_other_engines_is_not_run(write_engine: WriteBuild, library: FakeTensorRt) -> None:
+    load(write_engine(), "tensorrt-rtx").close()
+    assert library.host_code_allowed == [False]
+
+
+def test_hardware_compatible_engine_loads_on_other_gpus(write_engine: WriteBuild) -> None:
+    load(write_engine(architectures=[89], hardware_compatible="ampere+"), "tensorrt-rtx").close()
+
+
 def test_facts_name_gpu_library_and_module(write_engine: WriteBuild) -> None:
     with load(write_engine(), "tensorrt-rtx") as segmenter:
         facts = segmenter.engine.facts()
@@ -166,6 +199,9 @@ def test_failed_inference_faults_until_reloaded(write_engine: WriteBuild, librar
         ({"library": "tensorrt_rtx 1.0"}, "another library.*9.9.9.*1.0"),
         ({"platform": "Windows AMD64"}, "another platform"),
         ({"architectures": [89, 120]}, "other GPUs.*sm_86.*sm_89, sm_120"),
+        ({"architectures": [89], "hardware_compatible": "sameComputeCapability"}, "other GPUs.*sm_89"),
+        ({"library": "tensorrt_rtx 9.10.0", "version_compatible": True}, "another library.*or a later"),
+        ({"library": "tensorrt_rtx 8.6.1", "version_compatible": True}, "another library.*8.x"),
     ],
 )
 def test_facts_are_checked_before_the_plan_is_read(

@@ -27,7 +27,8 @@ class FakeContext:
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.input_shape = shape
-        return name == "image" and shape == (1, *self._engine.image_shape)
+        lowest, highest = self._engine.batches
+        return name == "image" and lowest <= shape[0] <= highest and shape[1:] == self._engine.image_shape
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         assert address % ALIGNMENT == 0, "the library wants aligned addresses"
@@ -40,13 +41,14 @@ class FakeContext:
             engine.logger.log(SimpleNamespace(name="ERROR"), "enqueueV3: out of memory")
             return False
         assert self.input_shape is not None, "a dynamic batch was never fixed"
-        image, mask = self._addresses["image"], self._addresses["mask"]
+        image, mask, shape = self._addresses["image"], self._addresses["mask"], self.input_shape
+        engine.library.batches_run.append(shape[0])
 
         def run() -> None:
-            size = int(np.prod(engine.image_shape)) * 4
+            size = int(np.prod(shape)) * 4
             engine.driver.check_inside(image, size)
             values = np.frombuffer(ctypes.string_at(image, size), dtype=np.float32)
-            result = engine.infer(values.reshape(1, *engine.image_shape))[0]
+            result = engine.infer(values.reshape(shape))
             engine.driver.check_inside(mask, result.nbytes)
             ctypes.memmove(mask, result.tobytes(), result.nbytes)
 
@@ -59,7 +61,8 @@ class FakeEngine:
 
     def __init__(self, library: FakeTensorRt, logger: Any) -> None:
         self.driver, self.infer, self.image_shape = library.driver, library.infer, library.image_shape
-        self.fails, self.logger, self._library = library.fails, logger, library
+        self.fails, self.logger, self.library = library.fails, logger, library
+        self.batches = library.batches
 
     def get_tensor_name(self, index: int) -> str:
         return ("image", "mask")[index]
@@ -68,13 +71,18 @@ class FakeEngine:
         return SimpleNamespace(name="INPUT" if name == "image" else "OUTPUT")
 
     def get_tensor_dtype(self, name: str) -> Any:
-        return self._library.input_dtype if name == "image" else self._library.output_dtype
+        return self.library.input_dtype if name == "image" else self.library.output_dtype
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return (-1, *self.image_shape) if name == "image" else (-1, *self.image_shape[1:])
 
+    def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
+        assert (name, profile_index) == ("image", 0)
+        lowest, highest = self.batches
+        return [(batch, *self.image_shape) for batch in (lowest, lowest, highest)]
+
     def create_runtime_config(self) -> FakeRuntimeConfig:
-        return FakeRuntimeConfig(self._library)
+        return FakeRuntimeConfig(self.library)
 
     def create_execution_context(self, runtime_config: Any = None) -> FakeContext:
         self.driver.check_current()
@@ -109,7 +117,10 @@ class FakeRuntimeCache:
 
 
 class FakeTensorRt:
-    """The module itself; ``input_dtype``, ``output_dtype`` and ``fails`` make plans that are refused."""
+    """The module itself; ``input_dtype``, ``output_dtype`` and ``fails`` make plans that are refused.
+
+    ``batches`` are the smallest and largest of the plan's profile.
+    """
 
     __version__ = "9.9.9"
     float16 = HALF
@@ -121,6 +132,9 @@ class FakeTensorRt:
         self.driver, self.image_shape, self.infer = driver, image_shape, infer
         self.input_dtype, self.output_dtype = FLOAT, UINT8
         self.fails = False
+        self.batches = (1, 1)
+        self.batches_run: list[int] = []
+        self.host_code_allowed: list[bool] = []
         self.caches_read: list[bytes] = []
 
     def Runtime(self, logger: Any) -> FakeRuntime:  # noqa: N802
@@ -128,11 +142,14 @@ class FakeTensorRt:
 
 
 class FakeRuntime:
+    engine_host_code_allowed = False
+
     def __init__(self, library: FakeTensorRt, logger: Any) -> None:
         self._library, self._logger = library, logger
 
     def deserialize_cuda_engine(self, plan: bytes) -> FakeEngine | None:
         self._library.driver.check_current()
+        self._library.host_code_allowed.append(self.engine_host_code_allowed)
         if plan != PLAN:
             self._logger.log(SimpleNamespace(name="VERBOSE"), "chatter")
             self._logger.log(SimpleNamespace(name="ERROR"), "deserialize: magic tag does not match")
