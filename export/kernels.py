@@ -5,12 +5,18 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgekd.errors import MachineError, UsageError
 from edgekd.export.nvrtc import Compilation, Compiler, find_compilers
-from edgekd.preprocess.kernel import KERNEL_SOURCE, ROUNDING_OPTIONS, build_kernel_options
+from edgekd.preprocess.kernel import (
+    ENTRY_POINTS,
+    KERNEL_SOURCE,
+    ROUNDING_OPTIONS,
+    build_kernel_options,
+    count_moved_bytes,
+)
 from edgekd.specs import PreprocessSpec
 
 # Turing to Blackwell: cards of a workstation, and Jetson Orin (87) and Thor (110).
@@ -27,7 +33,8 @@ class KernelBuild:
         files: ``kernels.cu``, ``preprocess.ptx`` and ``preprocess.sm_XX.cubin`` by name.
         facts: ``options`` of the compiler, ``half``, and ``modules``, a list of one record a module:
             file, architecture, compiler, driver_cuda (lowest CUDA version of the driver that loads it),
-            compile_ms and, for cubins, kernels (registers and spilled bytes by entry point).
+            compile_ms and, for cubins, kernels (registers and spilled bytes by entry point);
+            `describe_traffic` adds ``moved_bytes`` and ``moved_for_frame``.
         notices: sentences that the user should read.
     """
 
@@ -132,6 +139,27 @@ def read_resources(log: str) -> dict[str, dict[str, int]]:
                 "spill_load_bytes": int(spills[2]),
             }
     return resources
+
+
+def describe_traffic(build: KernelBuild, spec: PreprocessSpec, frame_shape: tuple[int, ...]) -> KernelBuild:
+    """Return the build with what its kernel costs: bytes moved for a frame, in facts and as a notice.
+
+    Args:
+        build: of `compile_kernels`.
+        spec: the steps.
+        frame_shape: (H, W) or (H, W, 3) of a usual frame.
+    """
+    moved = count_moved_bytes(spec, frame_shape, half=build.facts["half"])
+    entry = ENTRY_POINTS[1 if len(frame_shape) == 2 else 3]
+    kernels = [module["kernels"][entry] for module in build.facts["modules"] if entry in module["kernels"]]
+    registers = sorted({kernel["registers"] for kernel in kernels})
+    spilled = max((kernel["spill_store_bytes"] + kernel["spill_load_bytes"] for kernel in kernels), default=0)
+    size = "×".join(map(str, frame_shape))
+    # PTX alone says nothing about registers: they are given out on the device.
+    used = f"{'/'.join(map(str, registers))} registers, {spilled} bytes spilled, " if registers else ""
+    notice = f"CUDA preprocessing: {used}{moved / 1e6:.2f} MB moved for a frame of {size}"
+    facts = {**build.facts, "moved_bytes": moved, "moved_for_frame": list(frame_shape)}
+    return replace(build, facts=facts, notices=[*build.notices, notice])
 
 
 def _name(compiler: Compiler) -> str:

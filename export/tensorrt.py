@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekd.bundle import Bundle, list_builds
+from edgekd.bundle import Bundle, list_builds, read_golden
 from edgekd.errors import MachineError
-from edgekd.export.kernels import compile_kernels, parse_architecture
+from edgekd.export.kernels import compile_kernels, describe_traffic, parse_architecture
 from edgekd.export.source_graphs import ENGINE_FILE
 from edgekd.export.tensorrt_engine import PLAN_FILE, build_engine
 from edgekd.export.tensorrt_inspector import INSPECTOR_FILE
@@ -56,7 +56,9 @@ def build_tensorrt(
     target, library, device, notices = pick_library(target)
     architectures = choose_architectures(library, target, device, sm)
     parsed = parse_network(library, graph)
-    kernels = compile_kernels(bundle.manifest.preprocess, architectures, half=parsed.half)
+    spec = bundle.manifest.preprocess
+    kernels = compile_kernels(spec, architectures, half=parsed.half)
+    kernels = describe_traffic(kernels, spec, read_golden(bundle).frames[0].shape)
     timing_cache = _find_timing_cache(bundle, target, precision) if device is not None else None
     engine = build_engine(
         parsed,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.preprocess.tables import InterpolationTable
+from edgekd.preprocess.tables import InterpolationTable, build_interpolation_table
 from edgekd.specs import PreprocessSpec
 
 KERNEL_SOURCE = Path(__file__).with_name("kernels.cu")
@@ -56,6 +56,34 @@ def pack_table(table: InterpolationTable) -> tuple[NDArray[np.int32], NDArray[np
 def compute_grid(spec: PreprocessSpec, count: int) -> tuple[int, int, int]:
     """Return the launch grid (x, y, z) that covers ``count`` tensors."""
     return -(-spec.width // BLOCK_WIDTH), -(-spec.height // BLOCK_HEIGHT), count
+
+
+def count_moved_bytes(spec: PreprocessSpec, frame_shape: tuple[int, ...], *, half: bool = False) -> int:
+    """Return the bytes that the kernel must move between memory and GPU for one frame.
+
+    ``R · K · F · p + C · h · w · e + 4 · (h · (1 + r) + w · (1 + k))``: the R rows times K columns of the
+    frame that the filters touch, each read once because the cache serves their overlaps, with F channels of p
+    bytes; the tensor, written once, with elements of e bytes (2 in half, else 4); and the tables of r taps a
+    row and k a column, int32 starts and float32 weights.
+
+    Args:
+        spec: the steps.
+        frame_shape: (H, W) or (H, W, 3).
+        half: the tensor is IEEE half precision.
+    """
+    height, width = frame_shape[:2] if spec.crop is None else (spec.crop.height, spec.crop.width)
+    rows = build_interpolation_table(height, spec.height, spec.antialias)
+    columns = build_interpolation_table(width, spec.width, spec.antialias)
+    pixel_bytes = np.dtype(spec.frame_dtype).itemsize * (1 if len(frame_shape) == 2 else frame_shape[2])
+    read = _count_touched(rows) * _count_touched(columns) * pixel_bytes
+    written = spec.channels * spec.height * spec.width * (2 if half else 4)
+    tables = 4 * (spec.height * (1 + rows.taps) + spec.width * (1 + columns.taps))
+    return read + written + tables
+
+
+def _count_touched(table: InterpolationTable) -> int:
+    """Return how many different pixels of an axis a table reads."""
+    return np.unique(table.starts[:, None] + np.arange(table.taps)).size
 
 
 def _format_float32(value: float) -> str:

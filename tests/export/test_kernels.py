@@ -9,9 +9,9 @@ import pytest
 
 from edgekd.errors import EdgeKDError, MachineError, UsageError
 from edgekd.export import kernels, nvrtc
-from edgekd.export.kernels import compile_kernels, parse_architecture, read_resources
+from edgekd.export.kernels import compile_kernels, describe_traffic, parse_architecture, read_resources
 from edgekd.export.nvrtc import Compilation, find_compilers
-from edgekd.preprocess.kernel import ENTRY_POINTS, KERNEL_SOURCE
+from edgekd.preprocess.kernel import ENTRY_POINTS, KERNEL_SOURCE, count_moved_bytes
 from edgekd.specs import PreprocessSpec
 
 SPEC = PreprocessSpec(height=48, width=64)
@@ -52,6 +52,16 @@ def test_facts_tell_what_a_driver_needs(compiler: nvrtc.Compiler) -> None:
         assert resources["spill_store_bytes"] == resources["spill_load_bytes"] == 0
     assert "-DOUT_HEIGHT=48" in facts["options"] and "--fmad=false" in facts["options"]
     assert facts["half"] is False
+
+
+def test_cost_of_the_kernel_is_told(compiler: nvrtc.Compiler) -> None:
+    build = describe_traffic(compile_kernels(SPEC, [87]), SPEC, (96, 128))
+    registers = build.facts["modules"][0]["kernels"]["preprocess_gray_frames"]["registers"]
+    assert build.facts["moved_bytes"] == count_moved_bytes(SPEC, (96, 128)) == 12288 + 12288 + 2240
+    assert build.facts["moved_for_frame"] == [96, 128]
+    assert build.notices == [
+        f"CUDA preprocessing: {registers} registers, 0 bytes spilled, 0.03 MB moved for a frame of 96×128"
+    ]
 
 
 def test_half_output_is_converted_by_one_instruction(compiler: nvrtc.Compiler) -> None:

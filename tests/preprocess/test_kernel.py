@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from edgekd.preprocess import preprocess_frame
-from edgekd.preprocess.kernel import build_kernel_options, compute_grid
+from edgekd.preprocess.kernel import build_kernel_options, compute_grid, count_moved_bytes
 from edgekd.specs import CropBox, PreprocessSpec
 
 TOLERANCE_OF_RANGE = 2e-6
@@ -128,3 +128,23 @@ def test_normalisation_is_folded_exactly_once() -> None:
 def test_grid_covers_every_pixel() -> None:
     assert compute_grid(PreprocessSpec(height=8, width=32), 1) == (1, 1, 1)
     assert compute_grid(PreprocessSpec(height=9, width=33), 5) == (2, 2, 5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "shape", "half", "expected"),
+    [
+        # Reduced by 2: two taps a row and column, every pixel is touched once.
+        ({"antialias": False}, (8, 6), False, 8 * 6 + 4 * 3 * 4 + 4 * (4 * 3 + 3 * 3)),
+        # Reduced by 4 without antialias only half of the rows and columns is touched.
+        ({"antialias": False}, (16, 12), False, 8 * 6 + 4 * 3 * 4 + 4 * (4 * 3 + 3 * 3)),
+        ({"antialias": False}, (16, 12), True, 8 * 6 + 4 * 3 * 2 + 4 * (4 * 3 + 3 * 3)),
+        ({"antialias": False, "frame_dtype": "uint16"}, (8, 6, 3), False, 8 * 6 * 6 + 48 + 84),
+        ({"antialias": False, "crop": CropBox(top=1, left=2, height=8, width=6)}, (99, 99), False, 180),
+        ({"antialias": True}, (16, 12), False, 16 * 12 + 48 + 4 * (4 * 9 + 3 * 9)),
+    ],
+)
+def test_moved_bytes_are_what_the_filters_touch(
+    changes: dict[str, Any], shape: tuple[int, ...], half: bool, expected: int
+) -> None:
+    spec = PreprocessSpec(height=4, width=3, **changes)
+    assert count_moved_bytes(spec, shape, half=half) == expected

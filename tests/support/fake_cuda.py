@@ -156,6 +156,11 @@ class FakeDriver:
         assert self._is_pinned(source), "an asynchronous copy from memory that is not pinned"
         stream.add(lambda: self.memcpy_htod(target, source))
 
+    def memcpy_dtod_async(self, target: int, source: int, size: int, stream: FakeStream) -> None:
+        self.check_inside(target, size)
+        self.check_inside(source, size)
+        stream.add(lambda: ctypes.memmove(target, source, size))
+
     def memcpy_dtoh_async(self, target: np.ndarray, source: int, stream: FakeStream) -> None:
         assert self._is_pinned(target) and target.flags.c_contiguous
         self.check_inside(source, target.nbytes)
