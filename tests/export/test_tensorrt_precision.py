@@ -85,6 +85,12 @@ def test_mixed_graph_names_the_layers_left_behind(tmp_path: Path) -> None:
         build(graph, "int8")
 
 
+def test_layer_with_float_weights_is_not_int8(tmp_path: Path) -> None:
+    graph = write_engine_graph(tmp_path / "engine.onnx", "int8", float_weights=("first", "product"))
+    layers = read_network_layers(parse_network(rtx, graph))
+    assert [layer.precision for layer in layers] == ["fp32", "int8", "fp32", "int8"]
+
+
 @pytest.mark.parametrize("zero_point", [np.uint8(0), np.uint8(128), None])
 def test_unsigned_activations_are_refused(tmp_path: Path, zero_point: Any) -> None:
     graph = write_engine_graph(tmp_path / "engine.onnx", "int8", zero_point=zero_point)
