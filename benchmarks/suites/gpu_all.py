@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -247,7 +247,7 @@ def draw_frames(count: int) -> NDArray[np.uint8]:
 
 
 def _time_alternating(
-    calls: dict[str, Callable[[], object]], wait: Callable[[], object], *, calls_a_sample: int = CALLS
+    calls: Mapping[str, Callable[[], object]], wait: Callable[[], object], *, calls_a_sample: int = CALLS
 ) -> dict[str, list[float]]:
     """Return seconds a call, in turn and in an order that changes from round to round; warmed up before."""
     samples: dict[str, list[float]] = {name: [] for name in calls}

@@ -194,6 +194,13 @@ def test_ctrl_c_stops_the_build_through_the_monitor(free_graph: Path) -> None:
         build_engine(parse_network(rtx, free_graph), "tensorrt-rtx", "fp32", [86], progress=progress)
 
 
+def test_interrupted_monitor_asks_the_builder_to_stop() -> None:
+    progress: Any = FakeProgress(interrupt_at=0)
+    monitor = create_monitor(SimpleNamespace(IProgressMonitor=object), progress)
+    monitor.phase_start("outer", None, 2)
+    assert monitor.step_complete("outer", 0) is False and monitor.interrupted
+
+
 def test_monitor_keeps_to_the_outermost_phases() -> None:
     progress: Any = FakeProgress()
     monitor = create_monitor(SimpleNamespace(IProgressMonitor=object), progress)

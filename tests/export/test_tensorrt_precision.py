@@ -82,6 +82,12 @@ def test_mixed_graph_names_the_layers_left_behind(tmp_path: Path) -> None:
         build(graph, "int8")
 
 
+def test_layer_with_float_weights_is_not_int8(tmp_path: Path) -> None:
+    graph = write_engine_graph(tmp_path / "engine.onnx", "int8", float_weights=("first", "product"))
+    layers = read_network_layers(parse_network(rtx, graph))
+    assert [layer.precision for layer in layers] == ["fp32", "int8", "fp32", "int8"]
+
+
 # Shortened from what TensorRT 10 and 11 print.
 def describe(name: str, metadata: str, **tensor: str) -> dict[str, Any]:
     return {"Name": name, "LayerType": "CaskConvolution", "Metadata": metadata, "Inputs": [tensor]}

@@ -25,13 +25,20 @@ class GraphWriter:
     Args:
         precision: ``fp32``, ``fp16`` or ``int8`` (Q/DQ, signed, zero point 0).
         plain: names of layers that stay unquantised.
+        float_weights: names of layers of which only the data is quantised.
         zero_point: of the activations in int8; its dtype is what they are quantised to. None leaves it out.
     """
 
-    def __init__(self, precision: str, plain: tuple[str, ...], zero_point: np.generic | None) -> None:
+    def __init__(
+        self,
+        precision: str,
+        plain: tuple[str, ...],
+        float_weights: tuple[str, ...],
+        zero_point: np.generic | None,
+    ) -> None:
         self.float = np.float16 if precision == "fp16" else np.float32
         self.quantized = precision == "int8"
-        self.plain, self.zero_point = plain, zero_point
+        self.plain, self.float_weights, self.zero_point = plain, float_weights, zero_point
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
         self._rng = np.random.default_rng(0)
@@ -44,6 +51,7 @@ class GraphWriter:
         factor = f"{name}_weights"
         if self.quantized and name not in self.plain:
             data = self._quantize(data)
+        if self.quantized and name not in (*self.plain, *self.float_weights):
             axis = 0 if operator == "Conv" else 1
             self._add_constant(f"{factor}_integers", np.clip(weights / 0.01, -127, 127).astype(np.int8))
             self._add_constant(f"{factor}_scale", np.full(shape[axis], 0.01, dtype=np.float32))
@@ -76,10 +84,11 @@ def write_engine_graph(
     *,
     batch: Any = "N",
     plain: tuple[str, ...] = (),
+    float_weights: tuple[str, ...] = (),
     zero_point: np.generic | None = np.int8(0),  # noqa: B008
 ) -> Path:
     """Write a graph ``image`` (batch, 1, 32, 48) → ``mask`` uint8 (batch, 32, 48); returns its path."""
-    writer = GraphWriter(precision, plain, zero_point)
+    writer = GraphWriter(precision, plain, float_weights, zero_point)
     data = writer.add_layer("Conv", "first", "image", (8, 1, 3, 3), pads=[1, 1, 1, 1])
     data = writer.add_layer("ConvTranspose", "up", data, (8, 4, 2, 2), strides=[2, 2])
     writer.nodes.append(

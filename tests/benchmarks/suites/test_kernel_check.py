@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from edgekd.benchmarks.suites.kernel_cases import compute_half_ulp, draw_cases, measure_case
 from edgekd.preprocess import preprocess_frames
+from edgekd.specs import PreprocessSpec
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 pytest.importorskip("openvino", reason="openvino is not installed")
@@ -21,6 +24,28 @@ def test_every_form_is_checked_and_passes() -> None:
     result = kernel_check.check_cases(2, seed=3)
     assert set(result["largest_difference_of_range"]) == {"kernel_float", "kernel_half", "onnx", "openvino"}
     assert result["missed"] == 0 and result["specs"] == 2 and result["frames"] >= 4
+
+
+def test_missed_bar_is_reported_and_exits_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_truth(spec: PreprocessSpec, error: float = 0.0) -> Any:
+        def run(frames: np.ndarray) -> np.ndarray:
+            flat = [frame[..., 0] if frame.shape[-1] == 1 and frame.ndim == 3 else frame for frame in frames]
+            return preprocess_frames(flat, spec) + np.float32(error)
+
+        return run
+
+    def compile_truth(cases: Any, folder: Path) -> Any:
+        return [(run_truth(case.spec), run_truth(case.spec)) for case in cases]
+
+    monkeypatch.setattr(kernel_check, "compile_cases", compile_truth)
+    monkeypatch.setattr(kernel_check, "run_openvino", lambda core, spec: run_truth(spec))
+    monkeypatch.setattr(kernel_check, "run_onnx", lambda spec: run_truth(spec, 1e-2))
+    out = tmp_path / "results" / "kernel.json"
+    with pytest.raises(SystemExit) as caught:
+        kernel_check.main(out, count=2, seed=0)
+    result = json.loads(out.read_text(encoding="utf-8"))
+    assert caught.value.code == 1 and result["missed"] == 2
+    assert [one["form"] for one in result["first_missed"]] == ["onnx", "onnx"]
 
 
 def test_wrong_result_is_measured() -> None:
