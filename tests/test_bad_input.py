@@ -232,11 +232,22 @@ def test_engine_of_tensorrt_rtx_is_not_taken_for_tensorrt(bundle_copy: Bundle, v
     assert_refused(run(verb, bundle_copy.path, "--target", "tensorrt"), 3, "--target tensorrt-rtx")
 
 
+@pytest.mark.parametrize(
+    ("target", "precision"),
+    [("onnx", "fp16"), ("onnx", "bf16"), ("tensorrt", "bf16"), ("tensorrt-rtx", "bf16")],
+)
+def test_precision_that_a_target_lacks_is_refused(bundle_copy: Bundle, target: str, precision: str) -> None:
+    before = sorted(bundle_copy.path.rglob("*"))
+    done = run("export", bundle_copy.path, "--target", target, "--precision", precision)
+    assert_refused(done, 3, precision, target)
+    assert sorted(bundle_copy.path.rglob("*")) == before
+
+
 @pytest.mark.parametrize("target", ["onnx", "openvino", "tensorrt"])
-def test_precision_that_a_target_lacks_is_refused(bundle_copy: Bundle, target: str) -> None:
+def test_int8_without_calibration_frames_is_refused(bundle_copy: Bundle, target: str) -> None:
     before = sorted(bundle_copy.path.rglob("*"))
     done = run("export", bundle_copy.path, "--target", target, "--precision", "int8")
-    assert_refused(done, 3, "int8", target)
+    assert_refused(done, 2, "--calib DATA", target)
     assert sorted(bundle_copy.path.rglob("*")) == before
 
 

@@ -26,14 +26,13 @@ from numpy.typing import NDArray
 
 from edgekd.atomic import write_json_atomic
 from edgekd.benchmarks.environment import describe_conditions, describe_environment
+from edgekd.benchmarks.suites.kernel_bench import KernelBench
 from edgekd.benchmarks.suites.kernel_cases import FLOAT_LIMIT, draw_cases, measure_case
 from edgekd.bundle import Build, Bundle, list_builds
 from edgekd.errors import EdgeKDError
-from edgekd.export.kernels import compile_kernels
 from edgekd.preprocess.context import CudaContext, import_pycuda
 from edgekd.preprocess.device import CudaDevice, find_device
 from edgekd.preprocess.kernel import count_moved_bytes
-from edgekd.preprocess.launcher import FrameStaging, KernelLauncher
 from edgekd.runtime import load
 from edgekd.runtime.tensorrt_library import import_library
 from edgekd.runtime.tensorrt_plan import PlanRunner
@@ -43,57 +42,6 @@ FRAME = (768, 1024)
 TENSOR = (256, 256)
 CALLS, ROUNDS = 50, 30
 BATCH = 16
-
-
-class KernelBench:
-    """One specification's kernel on the GPU, with room for a batch of frames.
-
-    Args:
-        device: the GPU.
-        spec: the steps.
-        half: write IEEE half precision.
-    """
-
-    def __init__(self, device: CudaDevice, spec: PreprocessSpec, *, half: bool = False) -> None:
-        self.spec, self._dtype = spec, np.float16 if half else np.float32
-        build = compile_kernels(spec, [device.architecture], half=half)
-        self.cuda = CudaContext(device)
-        with self.cuda.activate():
-            self._staging = FrameStaging(self.cuda)
-            self._launcher = KernelLauncher(self.cuda, spec, build.facts, build.files.__getitem__, "")
-        self._images: Any = None
-
-    def upload(self, frames: NDArray[Any]) -> None:
-        """Copy frames to the GPU and make room for their tensors."""
-        elements = self.spec.channels * self.spec.height * self.spec.width
-        self._shape = (len(frames), self.spec.channels, self.spec.height, self.spec.width)
-        with self.cuda.activate():
-            (self._group,) = self._staging.copy_frames(list(frames))
-            self._staging.upload()
-            if self._images is not None:
-                self.cuda.release(self._images)
-            self._images = self.cuda.allocate(len(frames) * elements * np.dtype(self._dtype).itemsize)
-            self.cuda.synchronize()
-
-    def launch(self) -> None:
-        """Queue the kernel on all frames; the context must be active."""
-        elements = int(np.prod(self._shape[1:]))
-        frames = int(self._staging.device_memory)
-        self._launcher.launch(frames, self._group, int(self._images), elements)
-
-    def download(self) -> NDArray[Any]:
-        """Return the tensors (N, C, h, w)."""
-        with self.cuda.activate():
-            pinned = self.cuda.pin(self._shape, self._dtype)
-            self.cuda.driver.memcpy_dtoh_async(pinned, int(self._images), self.cuda.stream)
-            self.cuda.synchronize()
-            return np.array(pinned)
-
-    def close(self) -> None:
-        """Give everything back."""
-        with self.cuda.activate():
-            self._launcher.close()
-        self.cuda.close()
 
 
 def check_kernel(device: CudaDevice, count: int) -> dict[str, Any]:

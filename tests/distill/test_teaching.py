@@ -83,7 +83,7 @@ def test_another_view_policy_is_stored_apart(
 ) -> None:
     cache = tmp_path / "cache"
     for index, changes in enumerate(
-        ({}, {"teacher_view": "plain"}, {"teacher_mirror": True}, {"augment": {"noise": 0.01}})
+        ({}, {"teacher_view": "plain"}, {"teacher_mirror": False}, {"augment": {"noise": 0.01}})
     ):
         run(teachers[:1], discs, tmp_path / str(index), views=1, store_answers=True, cache=cache, **changes)
     run(teachers[1:], discs, tmp_path / "other", views=1, store_answers=True, cache=cache)

@@ -48,6 +48,12 @@ def test_facts_hold_what_was_read_back(tmp_path: Path, precision: str) -> None:
     }
 
 
+def test_layer_with_float_weights_is_not_int8(tmp_path: Path) -> None:
+    graph = write_engine_graph(tmp_path / "engine.onnx", "int8", float_weights=("first", "product"))
+    layers = read_network_layers(parse_network(rtx, graph))
+    assert [layer.precision for layer in layers] == ["fp32", "int8", "fp32", "int8"]
+
+
 def test_small_layer_may_stay_float_and_is_listed(tmp_path: Path) -> None:
     graph = write_engine_graph(tmp_path / "engine.onnx", "int8", plain=("last",))
     layers = read_network_layers(parse_network(rtx, graph))

@@ -14,7 +14,7 @@ import pytest
 from fake_cuda import FakeDriver
 from kernel_shim import compile_kernel
 
-from edgekd.benchmarks.suites import gpu_all
+from edgekd.benchmarks.suites import gpu_all, kernel_bench
 from edgekd.bundle import Bundle
 from edgekd.errors import MachineError
 from edgekd.preprocess.device import CudaDevice
@@ -53,7 +53,7 @@ def on_fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
             files = {module["file"]: str(library).encode()}
             return SimpleNamespace(facts={"modules": [module]}, files=files)
 
-        monkeypatch.setattr(gpu_all, "compile_kernels", compile_for_host)
+        monkeypatch.setattr(kernel_bench, "compile_kernels", compile_for_host)
 
     for name, value in {"CALLS": 1, "ROUNDS": 2, "BATCH": 2, "FRAME": (30, 40), "TENSOR": (8, 8)}.items():
         monkeypatch.setattr(gpu_all, name, value)
