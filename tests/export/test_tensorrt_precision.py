@@ -54,46 +54,6 @@ def test_layer_with_float_weights_is_not_int8(tmp_path: Path) -> None:
     assert [layer.precision for layer in layers] == ["fp32", "int8", "fp32", "int8"]
 
 
-def test_small_layer_may_stay_float_and_is_listed(tmp_path: Path) -> None:
-    graph = write_engine_graph(tmp_path / "engine.onnx", "int8", plain=("last",))
-    layers = read_network_layers(parse_network(rtx, graph))
-    assert [layer.precision for layer in layers] == ["int8", "int8", "int8", "fp32"]
-    # As in a network whose last layer is a smaller part of the whole.
-    layers[-1] = layers[-1]._replace(macs=1000)
-    facts = check_precision(layers, "int8", "parsed network")
-    assert facts["effective"] == "int8" and facts["layers_in_other_precision"] == ["last: fp32"]
-
-
-@pytest.mark.parametrize(
-    ("graph_precision", "asked", "message"),
-    [
-        ("fp32", "fp16", "would not compute in fp16.*fp32 by the parsed network: first: fp32, up: fp32"),
-        ("fp32", "int8", "would not compute in int8.*product: fp32"),
-        ("fp16", "fp32", "would not compute in fp32.*first: fp16"),
-        ("int8", "fp16", "would not compute in fp16.*last: int8"),
-    ],
-)
-def test_graph_in_another_precision_is_refused(
-    tmp_path: Path, graph_precision: str, asked: str, message: str
-) -> None:
-    graph = write_engine_graph(tmp_path / "engine.onnx", graph_precision)
-    with pytest.raises(MachineError, match=message) as caught:
-        build(graph, asked)
-    assert caught.value.exit_code == 3
-
-
-def test_mixed_graph_names_the_layers_left_behind(tmp_path: Path) -> None:
-    graph = write_engine_graph(tmp_path / "engine.onnx", "int8", plain=("up", "last"))
-    with pytest.raises(MachineError, match="mixed by the parsed network: up: fp32, last: fp32"):
-        build(graph, "int8")
-
-
-def test_layer_with_float_weights_is_not_int8(tmp_path: Path) -> None:
-    graph = write_engine_graph(tmp_path / "engine.onnx", "int8", float_weights=("first", "product"))
-    layers = read_network_layers(parse_network(rtx, graph))
-    assert [layer.precision for layer in layers] == ["fp32", "int8", "fp32", "int8"]
-
-
 # Shortened from what TensorRT 10 and 11 print.
 def describe(name: str, metadata: str, **tensor: str) -> dict[str, Any]:
     return {"Name": name, "LayerType": "CaskConvolution", "Metadata": metadata, "Inputs": [tensor]}
