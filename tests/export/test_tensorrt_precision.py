@@ -13,7 +13,7 @@ from edgekd.errors import EdgeKDError, MachineError
 from edgekd.export.tensorrt import build_tensorrt
 from edgekd.export.tensorrt_engine import build_engine
 from edgekd.export.tensorrt_inspector import inspect_engine, read_inspected_layers
-from edgekd.export.tensorrt_network import check_precision, parse_network, read_network_layers
+from edgekd.export.tensorrt_network import parse_network, read_network_layers
 from edgekd.runtime.precision import Layer
 from edgekd.specs import PreprocessSpec
 
