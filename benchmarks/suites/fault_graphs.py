@@ -15,6 +15,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from edgekd.export.running import run_graph
+
 Core = onnx.ModelProto
 CoreFault = Callable[[Core, NDArray[np.float32]], Core]
 LARGEST_HALF = 65504.0
@@ -23,19 +25,7 @@ SMALLEST_HALF = 2.0**-24
 
 def run_core(core: Core, tensors: NDArray[np.float32], outputs: list[str] | None = None) -> list[Any]:
     """Return the outputs of a core graph, or other tensors of it by name, for (N, C, h, w) float32."""
-    import onnxruntime
-
-    shown = copy.deepcopy(core)
-    known = {value.name for value in shown.graph.output}
-    wanted = outputs or [value.name for value in shown.graph.output]
-    for name in wanted:
-        if name not in known:
-            shown.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(shown.SerializeToString(), options, ["CPUExecutionProvider"])
-    return list(session.run(wanted, {"image": tensors}))
+    return run_graph(core, tensors, outputs or ())
 
 
 def change_weights(
