@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 from edgekd.errors import IntegrityError
 from edgekd.export.nodes import NodeWriter, build_integers
 from edgekd.export.resize import add_resize
+from edgekd.runtime.precision import PREPROCESS_PREFIX
 from edgekd.specs import CropBox, PreprocessSpec
 
 OPSET = 18
@@ -28,7 +29,7 @@ def build_engine_graph(core: onnx.ModelProto) -> onnx.ModelProto:
         IntegrityError: the core is not of that form.
     """
     check_core(core)
-    return _assemble(core, "engine", list(core.graph.input), NodeWriter("preprocess"))
+    return _assemble(core, "engine", list(core.graph.input), NodeWriter(PREPROCESS_PREFIX))
 
 
 def build_deploy_graph(core: onnx.ModelProto, spec: PreprocessSpec) -> onnx.ModelProto:
@@ -41,7 +42,7 @@ def build_deploy_graph(core: onnx.ModelProto, spec: PreprocessSpec) -> onnx.Mode
         IntegrityError: the core is not of the form that `build_engine_graph` needs.
     """
     check_core(core)
-    writer = NodeWriter("preprocess")
+    writer = NodeWriter(PREPROCESS_PREFIX)
     _add_preprocess(writer, spec)
     frame = helper.make_tensor_value_info(
         "frame", _FRAME_TYPES[spec.frame_dtype], ["N", "H", "W", spec.channels]
@@ -51,7 +52,7 @@ def build_deploy_graph(core: onnx.ModelProto, spec: PreprocessSpec) -> onnx.Mode
 
 def build_preprocess_graph(spec: PreprocessSpec) -> onnx.ModelProto:
     """Return the preprocessing alone, ``frame`` → ``image`` (N, C, h, w) float32, to be measured."""
-    writer = NodeWriter("preprocess")
+    writer = NodeWriter(PREPROCESS_PREFIX)
     _add_preprocess(writer, spec)
     shape = ["N", "H", "W", spec.channels]
     frame = helper.make_tensor_value_info("frame", _FRAME_TYPES[spec.frame_dtype], shape)
@@ -94,11 +95,9 @@ def _add_crop(writer: NodeWriter, frame: str, crop: CropBox) -> str:
 def _add_mask(writer: NodeWriter, num_classes: int) -> None:
     """Add logits → mask; where logits are equal the first class wins, as argmax has it."""
     if num_classes == 2:
-        classes = [
-            writer.add("Slice", "logits", build_integers(index), build_integers(index + 1), build_integers(1))
-            for index in range(2)
-        ]
-        ids = writer.add("Squeeze", writer.add("Greater", classes[1], classes[0]), build_integers(1))
+        # Gather, not Slice: OpenVINO makes a split of two slices, which copies both, 0.4 ms at 256 by 256.
+        background, other = (writer.add("Gather", "logits", np.int64(index), axis=1) for index in range(2))
+        ids = writer.add("Greater", other, background)
     else:
         ids = writer.add("ArgMax", "logits", axis=1, keepdims=0, select_last_index=0)
     writer.add("Cast", ids, name="mask", to=TensorProto.UINT8)

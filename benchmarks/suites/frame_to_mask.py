@@ -6,13 +6,15 @@
     bare       the median that OpenVINO's own ``benchmark_app`` gives for the core graph with the same hints
 
 Each contender is a process of its own, because threads that spin in one slow whatever runs beside them; the
-processes take turns, and ratios are of medians of the same round.
+processes take turns in an order that changes, a precision's bare run right beside its whole one, and ratios
+are of medians of the same round.
 
     python -m edgekd.benchmarks.suites.frame_to_mask run BUNDLE --out FILE
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import statistics
@@ -115,7 +117,7 @@ def run_benchmark_app(bundle: Path, precision: str, seconds: int) -> float:
         command += ["-report_type", "no_counters", "-report_folder", folder, "-json_stats"]
         subprocess.run(command, check=True, capture_output=True)
         report = json.loads((Path(folder) / "benchmark_report.json").read_text())
-    return float(report["execution_results"]["latency_median"])
+    return float(report["execution_results"]["latency (ms)"])
 
 
 @app.command()
@@ -128,12 +130,12 @@ def run(
     """Let the contenders take turns and write medians of every round, and ratios."""
     builds = [build.record for build in list_builds(Bundle.open(bundle))]
     ours = [f"{one.target} {one.precision_asked}" for one in builds if one.target in ("onnx", "openvino")]
-    bare = [f"{BARE} {name.partition(' ')[2]}" for name in ours if name.startswith("openvino")]
-    medians: dict[str, list[float]] = {name: [] for name in (BY_HAND, *ours, *bare)}
-    order = list(medians)
+    turns = [[BY_HAND], *([name, *_name_bare(name)] for name in ours)]
+    medians: dict[str, list[float]] = {name: [] for turn in turns for name in turn}
     for index in range(rounds):
-        random.Random(index).shuffle(order)
-        for name in order:
+        chance = random.Random(index)
+        order = [chance.sample(turn, len(turn)) for turn in chance.sample(turns, len(turns))]
+        for name in itertools.chain.from_iterable(order):
             kind, _, precision = name.partition(" ")
             measured = (
                 run_benchmark_app(bundle, precision, 2) if kind == BARE else run_worker(bundle, name, frames)
@@ -146,9 +148,7 @@ def run(
         "median_ms": {name: statistics.median(values) for name, values in medians.items()},
         "faster_than_by_hand": {name: _compare(medians[BY_HAND], medians[name]) for name in ours},
         "segment_over_bare": {
-            name: _compare(medians[name], medians[f"{BARE} {name.partition(' ')[2]}"])
-            for name in ours
-            if name.startswith("openvino")
+            name: _compare(medians[name], medians[bare]) for name in ours for bare in _name_bare(name)
         },
         "environment": describe_environment(),
         "conditions": describe_conditions(),
@@ -156,6 +156,12 @@ def run(
     write_json_atomic(out, result)
     for key in ("median_ms", "faster_than_by_hand", "segment_over_bare"):
         typer.echo(f"{key}: {json.dumps(result[key])}")
+
+
+def _name_bare(name: str) -> list[str]:
+    """Return the bare run that belongs to one of our contenders: OpenVINO's have one."""
+    target, _, precision = name.partition(" ")
+    return [f"{BARE} {precision}"] if target == "openvino" else []
 
 
 def _compare(above: list[float], below: list[float]) -> dict[str, float]:

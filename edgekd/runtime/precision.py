@@ -12,6 +12,8 @@ DECISIVE_SHARE = 0.95
 # Q/DQ in the graph makes int8; the layers around it are float32.
 OPENVINO_CAPABILITIES = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16", "int8": "INT8"}
 OPENVINO_HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
+# Names of nodes before the network, in a deploy graph, begin so.
+PREPROCESS_PREFIX = "preprocess"
 _NAMES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
 _CONVOLUTIONS = ("Convolution", "Deconvolution")
 _PRODUCTS = ("MatMul", "FullyConnected")
@@ -43,22 +45,23 @@ def summarise_precision(layers: Sequence[Layer]) -> tuple[str, list[str]]:
 
 
 def read_openvino_layers(model: Any) -> list[Layer]:
-    """Return the convolutions and matrix products of ``compiled.get_runtime_model()``.
+    """Return the network's convolutions and matrix products of ``compiled.get_runtime_model()``.
 
-    Products of free size are left out: they belong to the resize, whose cost depends on the frame.
+    Those of the preprocessing are left out, as are products whose size is free.
     """
     layers: list[Layer] = []
     for operation in model.get_ordered_ops():
         info = operation.get_rt_info()
         kind = str(info["layerType"].value) if "layerType" in info else ""
-        if kind not in (*_CONVOLUTIONS, *_PRODUCTS):
+        name = operation.get_friendly_name()
+        if kind not in (*_CONVOLUTIONS, *_PRODUCTS) or name.startswith(f"{PREPROCESS_PREFIX}/"):
             continue
         shapes = [port.get_partial_shape() for port in (*operation.inputs()[:2], operation.output(0))]
         if any(shape.is_dynamic for shape in shapes):
             continue
         precision = str(info["runtimePrecision"].value)
         macs = _count_macs(kind, *(tuple(shape.to_shape()) for shape in shapes))
-        layers.append(Layer(operation.get_friendly_name(), _NAMES.get(precision, precision), macs))
+        layers.append(Layer(name, _NAMES.get(precision, precision), macs))
     return layers
 
 

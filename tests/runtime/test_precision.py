@@ -18,12 +18,16 @@ def test_ninety_five_percent_decide() -> None:
     assert summarise_precision([]) == ("none", [])
 
 
-def test_openvinos_layers_and_their_macs(device_bundle: Bundle) -> None:
+@pytest.mark.parametrize("size", [None, (768, 1024)])
+def test_openvinos_layers_and_their_macs(device_bundle: Bundle, size: tuple[int, int] | None) -> None:
     openvino = pytest.importorskip("openvino")
     core = openvino.Core()
     model = core.read_model(find_build(device_bundle, "openvino").resolve_file("deploy.xml"))
     shape = model.input("frame").get_partial_shape()
     shape[0] = 1
+    if size is not None:
+        # Now the products of the resize have a size too, and are no layers of the network.
+        shape[1], shape[2] = size
     model.reshape({"frame": shape})
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     layers = read_openvino_layers(compiled.get_runtime_model())
