@@ -232,9 +232,14 @@ main()
 
 def interrupt_after(seconds: float, command: list[str], folder: Path) -> None:
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=folder, env=env
-    )
+    # A job in the background of a script ignores Ctrl-C, and so does what it starts: not here.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=folder, env=env
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert process.stderr is not None
     with process.stderr as errors:
         assert b"measuring onnx" in errors.readline()
