@@ -40,6 +40,7 @@ LOSSES = (0.05, 0.1, 0.25, 0.5, 1.0)
 """True losses of Dice of the power curve, in margins."""
 NUM_RESAMPLES = 400
 GATE = "gate"
+"""The verdict on all four scores, beside those on each of them."""
 
 Sums = NDArray[np.float64]
 score = functools.partial(score_sums, num_classes=2)
@@ -117,7 +118,7 @@ def simulate(
 
 
 def measure_type_one_errors(sums: dict[str, Any], studies: int) -> list[dict[str, Any]]:
-    """Return, for each fault, score and number of groups, how often both pass at the score's margin."""
+    """Return, for each fault, score and number of groups, how often score and gate pass at its margin."""
     rows: list[dict[str, Any]] = []
     faults = choose_faults(sums)
     for kind, metric, counts in CELLS:
