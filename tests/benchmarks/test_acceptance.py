@@ -245,7 +245,10 @@ def interrupt_after(seconds: float, command: list[str], folder: Path) -> None:
         assert b"measuring onnx" in errors.readline()
         time.sleep(seconds)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 130
+        try:
+            assert process.wait(timeout=60) == 130
+        finally:
+            process.kill()
 
 
 def test_without_torch_and_interrupted_by_a_signal(device_bundle: Bundle, tmp_path: Path) -> None:
