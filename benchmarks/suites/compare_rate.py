@@ -28,7 +28,7 @@ def measure_release(bundle: Path, target: str, out: Path) -> Path:
     """Measure one target in a process of its own and return the result folder."""
     command = [sys.executable, "-m", "edgekd", "benchmark", str(bundle), "--target", target, "--no-gate"]
     options = ["--scenario", "single-stream", "--threads", "1", "--quiet", "--out", str(out)]
-    subprocess.run([*command, *options], check=True, capture_output=True)
+    subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL)
     return out
 
 

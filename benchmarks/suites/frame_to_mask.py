@@ -40,6 +40,8 @@ from edgekd.runtime.precision import OPENVINO_HINTS
 FRAME_SHAPE = (768, 1024)
 BY_HAND, BARE = "by hand", "bare"
 WARM_UP = 20
+# The command benchmark_app, also where the wheel's scripts are on no path.
+BENCHMARK_APP = "from openvino.tools.benchmark.main import main; main()"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -111,7 +113,7 @@ def run_benchmark_app(bundle: Path, precision: str, seconds: int) -> float:
     spec = opened.manifest.preprocess
     core = find_build(opened, "onnx", "int8" if precision == "int8" else "fp32").resolve_file(CORE_FILE)
     with tempfile.TemporaryDirectory() as folder:
-        command = [str(Path(sys.executable).parent / "benchmark_app"), "-m", str(core), "-d", "CPU"]
+        command = [sys.executable, "-c", BENCHMARK_APP, "-m", str(core), "-d", "CPU"]
         command += ["-hint", "latency", "-infer_precision", OPENVINO_HINTS[precision], "-api", "sync"]
         command += ["-shape", f"[1,{spec.channels},{spec.height},{spec.width}]", "-t", str(seconds)]
         command += ["-report_type", "no_counters", "-report_folder", folder, "-json_stats"]
