@@ -128,10 +128,12 @@ def run(
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
     rounds: Annotated[int, typer.Option(min=2, help="Turns of every contender.")] = 12,
     frames: Annotated[int, typer.Option(min=10, help="Frames a turn.")] = 100,
+    target: Annotated[list[str] | None, typer.Option(help="Ours: onnx, openvino, or both.")] = None,
 ) -> None:
     """Let the contenders take turns and write medians of every round, and ratios."""
     builds = [build.record for build in list_builds(Bundle.open(bundle))]
-    ours = [f"{one.target} {one.precision_asked}" for one in builds if one.target in ("onnx", "openvino")]
+    wanted = target or ["onnx", "openvino"]
+    ours = [f"{one.target} {one.precision_asked}" for one in builds if one.target in wanted]
     turns = [[BY_HAND], *([name, *_name_bare(name)] for name in ours)]
     medians: dict[str, list[float]] = {name: [] for turn in turns for name in turn}
     for index in range(rounds):
