@@ -26,6 +26,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edgekd.export.layers import list_products
+from edgekd.export.moves import move_integers
 
 Form = Literal["cpu", "tensorrt"]
 _MULTIPLYING = ("Conv", "ConvTranspose", "MatMul", "Gemm")
@@ -55,15 +56,15 @@ def quantize_core(
         "cpu": {"activation_type": QuantType.QUInt8, "reduce_range": True},
         "tensorrt": {"activation_type": QuantType.QInt8, "op_types_to_quantize": list(_MULTIPLYING)},
     }[form]
-    extra = (
-        {
+    extra: dict[str, Any] = {
+        # A range that is shared may begin below 0, where the quantiser's own would have been the Relu.
+        "cpu": {"QDQKeepRemovableActivations": True},
+        "tensorrt": {
             "ActivationSymmetric": True,
             "QuantizeBias": False,
             "OpTypesToExcludeOutputQuantization": list(_MULTIPLYING),
-        }
-        if form == "tensorrt"
-        else {}
-    )
+        },
+    }[form]
     with tempfile.TemporaryDirectory() as folder, _quieten():
         source, target = Path(folder) / "core.onnx", Path(folder) / "int8.onnx"
         onnx.save(core, source)
@@ -81,6 +82,8 @@ def quantize_core(
         )
         model = onnx.load(target)
     del model.metadata_props[:]
+    if form == "cpu":
+        move_integers(model)
     return model
 
 
