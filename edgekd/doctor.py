@@ -67,7 +67,10 @@ def examine_machine() -> list[Capability]:
             "tensorrt-rtx",
         ),
         _probe_package("NVRTC", "CUDA preprocessing, compiled", ("nvidia-cuda-nvrtc",), None, "nvrtc"),
-        _probe_package("PyCUDA", "CUDA preprocessing, run", ("pycuda",), _describe_import("pycuda"), "cuda"),
+        # The package alone loads anywhere; its driver module needs the driver's library and its symbols.
+        _probe_package(
+            "PyCUDA", "CUDA preprocessing, run", ("pycuda",), _describe_import("pycuda.driver"), "cuda"
+        ),
     ]
 
 

@@ -16,7 +16,7 @@ from edgekd.export.tensorrt_network import parse_network
 from edgekd.export.tensorrt_options import TensorRtOptions
 from edgekd.preprocess.device import CudaDevice, find_device
 from edgekd.progress import Progress
-from edgekd.runtime.tensorrt_library import PACKAGES, import_library
+from edgekd.runtime.tensorrt_library import PACKAGES, import_library, list_architectures
 
 TIMING_CACHE_FILE = "timing.cache"
 # TensorRT-RTX builds for Turing only where it is named.
@@ -127,8 +127,7 @@ def choose_architectures(
     if device is not None:
         possible = default = [device.architecture]
     else:
-        numbers = [value.value for value in library.ComputeCapability.__members__.values()]
-        possible = sorted(number for number in numbers if number >= 10)
+        possible = list_architectures(library)
         default = [number for number in possible if number >= LOWEST_DEFAULT_ARCHITECTURE]
     if sm is None:
         return default

@@ -114,6 +114,24 @@ def test_doctor_names_the_command_for_what_is_missing() -> None:
             assert capability["remedy"].startswith('pip install "edgekd[')
 
 
+def test_doctor_does_not_take_a_package_for_its_driver_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # PyCUDA's wheel imports anywhere; what needs the driver's library is the module inside.
+    (tmp_path / "pycuda").mkdir()
+    (tmp_path / "pycuda" / "__init__.py").touch()
+    (tmp_path / "pycuda" / "driver.py").write_text('raise ImportError("undefined symbol: cuArrayCreate_v2")')
+    (tmp_path / "pycuda-1.dist-info").mkdir()
+    (tmp_path / "pycuda-1.dist-info" / "METADATA").write_text("Name: pycuda\nVersion: 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pycuda"]:
+        monkeypatch.delitem(sys.modules, name)
+    done = runner.invoke(cli.app, ["doctor", "--json"])
+    sys.modules.pop("pycuda", None)
+    (found,) = [one for one in json.loads(done.stdout)["capabilities"] if one["name"] == "PyCUDA"]
+    assert not found["available"] and "undefined symbol" in found["detail"]
+
+
 def test_export_without_bundle_and_without_runs_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

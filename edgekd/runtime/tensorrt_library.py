@@ -64,6 +64,13 @@ class MessageLog:
         return "; ".join(dict.fromkeys(texts)) or "nothing in its log"
 
 
+def list_architectures(library: Any) -> list[int]:
+    """Return the compute capabilities that TensorRT-RTX builds for and runs on, ascending: 75, 80 …"""
+    numbers = [value.value for value in library.ComputeCapability.__members__.values()]
+    # CURRENT and NONE are members too.
+    return sorted(number for number in numbers if number >= 10)
+
+
 def describe_platform() -> str:
     """Return operating system and processor, which a plan is bound to: ``Linux x86_64``."""
     return f"{platform.system()} {platform.machine()}"
@@ -92,14 +99,19 @@ def check_engine_facts(
     level = facts.get("hardware_compatible", "none")
     if device.architecture in facts["architectures"]:
         return
-    if level == "ampere+" and device.architecture >= AMPERE:
+    served = target != "tensorrt-rtx" or device.architecture in list_architectures(library)
+    # Data-centre GPUs such as Hopper are not served, although they are younger than Ampere.
+    if level == "ampere+" and device.architecture >= AMPERE and served:
         return
+    elsewhere = rebuild.replace("--target tensorrt-rtx", "--target tensorrt")
     raise MachineError(
         f"the {target} engine was built for other GPUs",
         received=f"{device.name}, sm_{device.architecture}",
         expected=", ".join(f"sm_{number}" for number in facts["architectures"])
         + (" or any from sm_80 on" if level == "ampere+" else ""),
-        action=rebuild,
+        action=rebuild
+        if served
+        else f"TensorRT-RTX does not serve sm_{device.architecture}: install TensorRT here, then {elsewhere}",
     )
 
 

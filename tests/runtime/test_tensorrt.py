@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -216,6 +217,16 @@ def test_facts_are_checked_before_the_plan_is_read(
     assert obstacle == str(caught.value)
 
 
+@pytest.mark.parametrize("level", ["none", "ampere+"])
+def test_a_gpu_that_tensorrt_rtx_does_not_serve_is_sent_to_tensorrt(
+    write_engine: WriteBuild, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "find_device", lambda index=0: CudaDevice(0, "H200", 90, (13, 0)))
+    with pytest.raises(MachineError, match=r"other GPUs: received H200, sm_90") as caught:
+        load(write_engine(hardware_compatible=level), "tensorrt-rtx")
+    assert re.search(r"TensorRT-RTX does not serve sm_90: .* --target tensorrt --prec", str(caught.value))
+
+
 def test_runnable_build_has_no_obstacle(write_engine: WriteBuild) -> None:
     assert TensorRtEngine.find_obstacle(find_build(write_engine(), "tensorrt-rtx")) is None
 
@@ -345,6 +356,9 @@ def test_gpu_gives_the_students_masks(tmp_path: Path, graphed_student: Callable[
 
     bundle = graphed_student(tmp_path / "tiny.edgekd", SPEC)
     build = export_bundle(bundle, ["tensorrt"], quiet=True)[0]
+    architecture = find_device().architecture
+    if architecture not in build.record.facts["engine"]["architectures"]:
+        pytest.skip(f"{build.record.target} does not serve this GPU, sm_{architecture}")
     frames = draw_frames()
     weights = tiny_student.build_weights(1, 2)
     expected = tiny_student.compute_logits(preprocess_frames(frames, SPEC), weights).argmax(axis=1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from enum import IntEnum
 from types import SimpleNamespace
 from typing import Any
 
@@ -124,6 +125,7 @@ class FakeTensorRt:
 
     __version__ = "9.9.9"
     float16 = HALF
+    ComputeCapability = IntEnum("ComputeCapability", {"NONE": 0, "CURRENT": 1, "SM86": 86, "SM89": 89})
 
     class ILogger:
         pass
