@@ -3,7 +3,7 @@
 One quantiser, ONNX Runtime's, in the form each engine executes:
 
     cpu       ONNX Runtime and OpenVINO: unsigned activations with a zero point, every operator that can be,
-              7 bits of range, because processors without VNNI add pairs of 8-bit products in 16 bits and
+              weights of 7 bits, because processors without VNNI add pairs of 8-bit products in 16 bits and
               saturate (seen: five times the error, without it none).
     tensorrt  signed activations with zero point 0, weights stored as int8 constants, only the inputs of
               multiplying layers; TensorRT reads anything else wrongly or not at all.
