@@ -236,6 +236,12 @@ def distill(
     cache: Annotated[
         Path | None, typer.Option(help="Folder for the teacher's stored answers; in the run where absent.")
     ] = None,
+    golden: Annotated[
+        Path | None,
+        typer.Option(
+            help="Data set whose frames, not synthetic ones, travel in the bundle to check engines."
+        ),
+    ] = None,
     quantize: Annotated[
         str | None, typer.Option(help="int8: the last epochs round as int8 does, the teacher still teaching.")
     ] = None,
@@ -267,6 +273,7 @@ def distill(
         "quantize": quantize,
         "taps": taps,
         "unlabeled": None if unlabeled is None else str(unlabeled),
+        "golden": None if golden is None else str(golden),
     }
     settings = {"epochs": epochs, "image_size": image_size, "batch_size": batch_size, "lr": lr}
     machine = {"precision": precision, "devices": devices, "num_nodes": num_nodes, "seed": seed}
@@ -275,6 +282,12 @@ def distill(
         resolved = load_resumed_config(DistillConfig, _require_run(out), config, options)
     else:
         resolved = load_config(DistillConfig, config, options)
+    if resolved.golden is not None:
+        print_notice(
+            "real images will travel in the bundle as golden frames: see that none shows a name, a date or "
+            "other burnt-in text of a patient",
+            quiet=quiet,
+        )
     place = _place_run(out, data, resolved.devices * resolved.num_nodes, quiet)
     with _explain_interrupt("distill", data, place):
         result = run_distillation(

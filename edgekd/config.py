@@ -159,6 +159,8 @@ class DistillConfig(FitConfig):
         confidence: on frames without a mask, pixels where the teacher's largest class probability is lower
             do not count.
         store_answers: keep the teacher's answers on disk; needs ``views``, which are the ones kept.
+        golden: a data set whose frames the bundle carries as its golden ones, real images then, instead of
+            synthetic ultrasound.
         quantize: ``int8`` rounds weights and activations of student and control in the last epochs, so that
             they lose less when they are exported in int8.
         quantize_epochs: how many epochs of phase 2 these are.
@@ -184,6 +186,7 @@ class DistillConfig(FitConfig):
     unlabeled: Name | None = None
     confidence: Annotated[float, Field(ge=0, le=1)] = 0.0
     store_answers: bool = False
+    golden: Name | None = None
     quantize: Literal["none", "int8"] = "none"
     quantize_epochs: Annotated[int, Field(ge=1, le=100_000)] = 10
     select: Literal["last", "best"] = "last"

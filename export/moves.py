@@ -8,6 +8,8 @@ took OpenVINO 5 % less time.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -139,10 +141,10 @@ class _Rewriter:
                 self._graph.node.remove(node)
         del self._graph.value_info[:]
 
-    def _read(self, name: str) -> NDArray[np.generic]:
+    def _read(self, name: str) -> NDArray[Any]:
         return numpy_helper.to_array(self._constants[name])
 
-    def _write(self, name: str, values: NDArray[np.generic]) -> None:
+    def _write(self, name: str, values: NDArray[Any]) -> None:
         self._constants[name].CopyFrom(numpy_helper.from_array(values, name))
 
 

@@ -16,7 +16,7 @@ from edgekd.bundle import WEIGHTS_FILE, Bundle, GoldenFrames, find_build, read_g
 from edgekd.config import DistillConfig, TrainConfig, build_config
 from edgekd.data import Case, assign_splits, find_cases, read_case
 from edgekd.distill import distill, load_trained_model, train
-from edgekd.distill.finish import build_golden
+from edgekd.distill.golden import build_golden
 from edgekd.export import export_bundle
 from edgekd.export.source_graphs import CORE_FILE
 from edgekd.export.trace import predict_logits

@@ -10,27 +10,21 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
 from torch import nn
 
 from edgekd import __version__
-from edgekd.bundle import GOLDEN_FILE, WEIGHTS_FILE, GoldenFrames, save_recording, write_bundle
-from edgekd.data.phantom import render_phantom
+from edgekd.bundle import GOLDEN_FILE, WEIGHTS_FILE, save_recording, write_bundle
 from edgekd.distill.curves import draw_curves
+from edgekd.distill.golden import build_golden
 from edgekd.distill.learner import copy_weights
-from edgekd.distill.predict import pick_masks, predict_logits, predict_recording, score_network
+from edgekd.distill.predict import predict_recording, score_network
 from edgekd.distill.results import BUNDLE_FOLDER, NetworkResult, RunRecord
 from edgekd.distill.session import Session
 from edgekd.distill.teaching import Ensemble
-from edgekd.preprocess import prepare_truth, preprocess_frames
-from edgekd.specs import ClassSpec, ModelSpec, PreprocessSpec
+from edgekd.specs import ModelSpec
 
-NUM_GOLDEN_FRAMES = 8
-# Far from the seeds 0, 1, 2 … that people give, so that no golden frame was learned from.
-GOLDEN_SEED = 900_000_000
-PHANTOM_SIZE = 256
 REFERENCE_FILE = "reference.npz"
 CURVES_PICTURE = "curves.png"
 LIBRARIES = ("torch", "lightning-fabric", "monai", "numpy", "safetensors")
@@ -99,7 +93,7 @@ def write_student_bundle(session: Session, student: nn.Module, record: RunRecord
     shutil.rmtree(final, ignore_errors=True)
     network = copy.deepcopy(student).cpu().eval()
     fact = record.networks["student"]
-    golden = build_golden(network, record.preprocess, record.classes)
+    golden = build_golden(network, record.preprocess, record.classes, session.inputs.golden)
     bundle = write_bundle(
         final,
         preprocess=record.preprocess,
@@ -117,24 +111,6 @@ def write_student_bundle(session: Session, student: nn.Module, record: RunRecord
         data_sha256=session.inputs.sha256["test"],
     )
     save_recording(session.out / REFERENCE_FILE, recording)
-
-
-def build_golden(network: nn.Module, spec: PreprocessSpec, classes: ClassSpec) -> GoldenFrames:
-    """Return phantom frames with everything the student makes of them; the seeds are fixed."""
-    height, width = PHANTOM_SIZE, PHANTOM_SIZE
-    if spec.crop is not None:
-        height = max(height, spec.crop.top + spec.crop.height)
-        width = max(width, spec.crop.left + spec.crop.width)
-    pairs = [
-        render_phantom(GOLDEN_SEED + index, height=height, width=width) for index in range(NUM_GOLDEN_FRAMES)
-    ]
-    # 257 maps the full range of 8 bit onto that of 16.
-    factor = 257 if spec.frame_dtype == "uint16" else 1
-    frames = tuple(image.astype(spec.frame_dtype) * np.array(factor, spec.frame_dtype) for image, _ in pairs)
-    tensors = preprocess_frames(frames, spec)
-    logits = predict_logits(network, tensors)
-    truths = np.stack([prepare_truth(mask, spec) for _, mask in pairs])
-    return GoldenFrames(frames, tensors, logits, pick_masks(logits), truths)
 
 
 def describe_training_environment(session: Session) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from edgekd.data import (
     load_cases,
     load_frames,
 )
+from edgekd.distill.golden import FramesWithTruths, read_golden_cases
 from edgekd.errors import UsageError
 
 
@@ -30,26 +31,33 @@ class Inputs:
     Attributes:
         splits: ``train``, ``val`` and ``test`` as tensors.
         unlabelled: frames without masks; None where none were named.
+        golden: the frames that the bundle shall carry, with their truths; None where none were named.
         sha256: hash of each split's names and files, and of the frames under ``unlabelled``.
         cases_sha256: hash of each single case of each split.
     """
 
     splits: Mapping[str, LoadedCases]
     unlabelled: LoadedFrames | None
+    golden: FramesWithTruths | None
     sha256: Mapping[str, str]
     cases_sha256: Mapping[str, tuple[str, ...]]
 
 
 def load_inputs(data: Path, config: FitConfig, *, quiet: bool = False) -> Inputs:
-    """Find, divide, hash and load the data set at ``data``, and the frames without masks.
+    """Find, divide, hash and load the data set at ``data``, the frames without masks and the golden ones.
 
     Raises:
-        InputError: as ``find_cases``, ``assign_splits``, ``load_cases`` and ``load_frames``.
-        UsageError: a frame without a mask is an image of the validation or test split.
+        InputError: as ``find_cases``, ``assign_splits``, ``load_cases``, ``load_frames`` and ``read_case``.
+        UsageError: a frame without a mask is an image of the validation or test split, or all golden ones
+            would be of the training split.
     """
     parts = assign_splits(find_cases(data), fractions=config.split.fractions, salt=config.split.salt)
     spec = config.build_preprocess()
     unlabelled, sha256 = None, {name: hash_cases(cases) for name, cases in parts.items()}
+    golden = None
+    if isinstance(config, DistillConfig) and config.golden is not None:
+        trained = {hash_image(case.image) for case in parts["train"]}
+        golden = read_golden_cases(Path(config.golden), spec, config.classes, trained)
     if isinstance(config, DistillConfig) and config.unlabeled is not None:
         unlabelled = load_frames(list_images(Path(config.unlabeled)), spec, quiet=quiet)
         _check_not_judged(unlabelled, [*parts["val"], *parts["test"]], config.unlabeled)
@@ -57,6 +65,7 @@ def load_inputs(data: Path, config: FitConfig, *, quiet: bool = False) -> Inputs
     return Inputs(
         splits={name: load_cases(cases, spec, config.classes, quiet=quiet) for name, cases in parts.items()},
         unlabelled=unlabelled,
+        golden=golden,
         sha256=sha256,
         cases_sha256={name: tuple(hash_cases([case]) for case in cases) for name, cases in parts.items()},
     )

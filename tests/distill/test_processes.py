@@ -18,7 +18,7 @@ import torch
 from disc_runs import build_distill_config, write_discs
 
 from edgekd.cores import count_usable_cores
-from edgekd.distill import DistillResult, distill, evaluate, finish, loop, session
+from edgekd.distill import DistillResult, distill, evaluate, golden, loop, session
 from edgekd.distill.batches import BatchBuilder
 from edgekd.distill.checkpoints import Journal
 from edgekd.distill.objective import compute_losses
@@ -125,7 +125,7 @@ def accumulated(
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "run_phase", accumulate_phase)
-        patch.setattr(finish, "NUM_GOLDEN_FRAMES", 1)
+        patch.setattr(golden, "NUM_GOLDEN_FRAMES", 1)
         out = tmp_path_factory.mktemp("accumulated") / "run"
         return distill(build_distill_config(**choices), discs, out, control=True, quiet=True)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from disc_runs import build_distill_config, build_train_config, write_discs
 
-from edgekd.distill import TrainResult, distill, finish, load_trained_model, train
+from edgekd.distill import TrainResult, distill, golden, load_trained_model, train
 from edgekd.errors import InputError, IntegrityError, UsageError
 
 
@@ -29,7 +29,7 @@ def build_config(teacher: Path, **changes: Any) -> Any:
 def test_it_teaches_as_it_is_and_the_student_alone_has_a_phase_1(
     teacher: TrainResult, discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finish, "NUM_GOLDEN_FRAMES", 1)
+    monkeypatch.setattr(golden, "NUM_GOLDEN_FRAMES", 1)
     result = distill(build_config(teacher.out), discs, tmp_path / "run", control=True, quiet=True)
     assert result.teacher.sha256 == teacher.model.sha256
     assert result.teacher.epoch is None
@@ -75,7 +75,7 @@ def test_a_teacher_that_saw_the_test_images_is_refused(
 def test_other_data_may_be_taught(
     teacher: TrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finish, "NUM_GOLDEN_FRAMES", 1)
+    monkeypatch.setattr(golden, "NUM_GOLDEN_FRAMES", 1)
     data = write_discs(tmp_path / "data", {"train": 5, "val": 1, "test": 1})
     for path in (data / "images").iterdir():
         path.rename(path.with_name("other" + path.name))

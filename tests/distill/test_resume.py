@@ -20,7 +20,7 @@ import torch
 from disc_runs import build_distill_config, build_train_config, write_discs
 
 from edgekd.config import DistillConfig, TrainConfig
-from edgekd.distill import DistillResult, distill, finish, load_resumed_config, loop, train
+from edgekd.distill import DistillResult, distill, finish, golden, load_resumed_config, loop, train
 from edgekd.distill.batches import BatchBuilder
 from edgekd.errors import InputError, IntegrityError, MachineError, UsageError
 
@@ -32,7 +32,7 @@ STEPS = 2
 def one_golden_frame() -> Iterator[None]:
     """Keep the end of each run short."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finish, "NUM_GOLDEN_FRAMES", 1)
+        patch.setattr(golden, "NUM_GOLDEN_FRAMES", 1)
         yield
 
 

@@ -15,7 +15,7 @@ from disc_runs import build_distill_config, build_train_config
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from edgekd.distill import DistillResult, TrainResult, distill, finish, train
+from edgekd.distill import DistillResult, TrainResult, distill, golden, train
 from edgekd.distill.augment import Views
 from edgekd.distill.batches import Batch, BatchBuilder, Pool
 from edgekd.distill.objective import TeacherAnswer
@@ -26,7 +26,7 @@ from edgekd.errors import IntegrityError, UsageError
 
 @pytest.fixture(autouse=True)
 def few_golden_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finish, "NUM_GOLDEN_FRAMES", 1)
+    monkeypatch.setattr(golden, "NUM_GOLDEN_FRAMES", 1)
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from edgekd.metrics import count_confusions
 
 RUNS, ANSWERS = "runs", "answers"
 JUDGED = ("val", "test")
-PATHS = ("teacher", "unlabeled")  # places on the machine that ran the cell, no part of a result
+PATHS = ("teacher", "unlabeled", "golden")  # places on the machine that ran the cell, no part of a result
 
 
 def run_cell(plan: Plan, cell: Cell, out: Path, *, threads: int = 1) -> Path:
