@@ -63,8 +63,9 @@ def build_int8(
     kept: list[str] = []
     if not judgement.passed:
         for name in _list_worst(trial, quiet=quiet):
+            # A layer that is too large to go back leaves room for smaller ones.
             if trial.compute_float_share([*kept, name]) > 1 - DECISIVE_SHARE:
-                break
+                continue
             kept.append(name)
             graph, judgement = trial.run(kept)
             steps.append({"layer": name, **judgement.describe()})
@@ -121,7 +122,7 @@ def _list_worst(trial: _Trial, *, quiet: bool) -> list[str]:
 def _build_error(judgement: Judgement, kept: Sequence[str], calibration: Calibration) -> GateFailure:
     clipped = clip_share(calibration.val_tensors, calibration.tensors)
     reason = ""
-    action = "export in another precision, or calibrate with more frames"
+    action = "let the student learn to round (edgekd distill --quantize int8), or export in another precision"
     if clipped > SUSPICIOUS_CLIPPING:
         ranges = [
             f"{values.min():.3g} to {values.max():.3g}"
