@@ -163,7 +163,8 @@ class DistillConfig(FitConfig):
             synthetic ultrasound.
         quantize: ``int8`` rounds weights and activations of student and control in the last epochs, so that
             they lose less when they are exported in int8.
-        quantize_epochs: how many epochs of phase 2 these are.
+        quantize_epochs: how many epochs of phase 2 these are; None takes half of them, in which the learning
+            rate still moves the weights.
         select: weights kept of student and control alike: the last, or the best by validation Dice in
             phase 2. The learning rate has reached 0 at the last step, so the last weights are settled,
             and choosing the best of many epochs on a small validation split rewards luck.
@@ -188,12 +189,17 @@ class DistillConfig(FitConfig):
     store_answers: bool = False
     golden: Name | None = None
     quantize: Literal["none", "int8"] = "none"
-    quantize_epochs: Annotated[int, Field(ge=1, le=100_000)] = 10
+    quantize_epochs: Annotated[int | None, Field(ge=1, le=100_000)] = None
     select: Literal["last", "best"] = "last"
 
     def count_epochs(self) -> int:
         """Return the student's epochs in both phases."""
         return self.epochs + (self.epochs if self.distill_epochs is None else self.distill_epochs)
+
+    def count_quantize_epochs(self) -> int:
+        """Return the epochs that round, were ``quantize`` asked for."""
+        half = (self.count_epochs() - self.epochs + 1) // 2
+        return half if self.quantize_epochs is None else self.quantize_epochs
 
     def list_teachers(self) -> tuple[str, ...]:
         """Return the teacher, or the teachers."""

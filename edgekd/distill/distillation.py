@@ -117,7 +117,7 @@ class _Distillation:
         if config.quantize == "none":
             self._session.run(Phase(2, end, learners, teaching))
             return
-        self._session.run(Phase(2, end - config.quantize_epochs, learners, teaching))
+        self._session.run(Phase(2, end - config.count_quantize_epochs(), learners, teaching))
         with simulate_int8([learner.network for learner in learners]):
             self._session.run(Phase(2, end, learners, teaching))
 

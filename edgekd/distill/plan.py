@@ -85,7 +85,7 @@ def make_plan(config: DistillConfig, control: bool) -> Plan:
 
 def _check_quantization(config: DistillConfig) -> None:
     second = config.count_epochs() - config.epochs
-    if config.quantize != "none" and config.quantize_epochs > second:
+    if config.quantize != "none" and config.count_quantize_epochs() > second:
         raise UsageError(
             "phase 2 is shorter than its epochs with rounding",
             received=f"quantize_epochs {config.quantize_epochs} of {second}",
