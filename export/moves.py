@@ -8,6 +8,7 @@ took OpenVINO 5 % less time.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,6 @@ class _Rewriter:
 
     def run(self) -> None:
         moves = [node for node in self._graph.node if self._is_move(node)]
-        if not moves:
-            return
         for pairs in self._group_ranges(moves):
             self._widen(pairs)
         for node in self._graph.node:
@@ -51,8 +50,8 @@ class _Rewriter:
                 self._rescale_bias(node)
         for node in moves:
             self._strip(node)
-        for node in [node for node in self._graph.node if node.op_type == "Relu"]:
-            self._drop_relu(node)
+        for node in [node for node in self._graph.node if node.op_type in ("Relu", "Clip")]:
+            self._drop_activation(node)
         self._drop_unread()
 
     def _is_move(self, node: onnx.NodeProto) -> bool:
@@ -82,10 +81,7 @@ class _Rewriter:
         return groups
 
     def _widen(self, pairs: set[tuple[str, str]]) -> None:
-        ends = [
-            (float(-zero * scale), float((_LARGEST - zero) * scale))
-            for scale, zero in ((self._read(a), self._read(b).astype(np.int64)) for a, b in pairs)
-        ]
+        ends = [self._compute_range(*pair) for pair in pairs]
         low, high = min(low for low, _ in ends), max(high for _, high in ends)
         scale = np.float32((high - low) / _LARGEST)
         zero = round(-low / float(scale))
@@ -111,20 +107,21 @@ class _Rewriter:
         self._graph.node.remove(quantiser)
         node.output[0] = quantiser.output[0]
 
-    def _drop_relu(self, node: onnx.NodeProto) -> None:
-        """Take a Relu out where the range of what it reads begins at 0, and the second rounding with it."""
+    def _drop_activation(self, node: onnx.NodeProto) -> None:
+        """Take a Relu or Clip out that the range of what it reads makes needless, and the second rounding."""
         step = self._writers.get(node.input[0])
         readers = self._readers.get(node.output[0], [])
         if step is None or step.op_type != _DEQUANTIZE or [one.op_type for one in readers] != [_QUANTIZE]:
             return
         (quantiser,) = readers
-        pairs = [
-            (self._read(scale), self._read(zero)) for scale, zero in (step.input[1:], quantiser.input[1:])
-        ]
-        if pairs[0][1] != 0:
+        low, high = self._read_range(step)
+        least, most = self._read_bounds(node)
+        # Where the quantiser measured the bound itself, the range ends within half a step of it.
+        tolerance = (high - low) / _LARGEST / 2
+        if low < least or high > most + tolerance:
             return
         self._graph.node.remove(node)
-        if pairs[0] != pairs[1]:
+        if self._read_range(step) != self._read_range(quantiser):
             quantiser.input[0] = node.input[0]
             return
         self._graph.node.remove(quantiser)
@@ -140,6 +137,25 @@ class _Rewriter:
             if node.op_type == _DEQUANTIZE and node.output[0] not in read:
                 self._graph.node.remove(node)
         del self._graph.value_info[:]
+
+    def _read_range(self, step: onnx.NodeProto) -> tuple[float, float]:
+        """Return the least and greatest value that a quantiser or its counterpart can give."""
+        return self._compute_range(step.input[1], step.input[2])
+
+    def _compute_range(self, scale_name: str, zero_name: str) -> tuple[float, float]:
+        scale, zero = float(self._read(scale_name)), int(self._read(zero_name))
+        return -zero * scale, (_LARGEST - zero) * scale
+
+    def _read_bounds(self, node: onnx.NodeProto) -> tuple[float, float]:
+        """Return the least and greatest value that a Relu or Clip lets through."""
+        if node.op_type == "Relu":
+            return 0.0, math.inf
+        given = [*node.input[1:], "", ""][:2]
+        if any(name and name not in self._constants for name in given):
+            # Not known before it runs: nothing fits in between.
+            return math.inf, -math.inf
+        least, most = (float(self._read(name)) if name else None for name in given)
+        return -math.inf if least is None else least, math.inf if most is None else most
 
     def _read(self, name: str) -> NDArray[Any]:
         return numpy_helper.to_array(self._constants[name])

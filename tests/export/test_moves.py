@@ -13,6 +13,7 @@ pytest.importorskip("onnxruntime", reason="onnxruntime quantises the graphs")
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from edgekd.export import quantize
 from edgekd.export.layers import list_products, read_onnxruntime_layers
 from edgekd.export.quantize import quantize_core
 from edgekd.export.running import run_graph
@@ -41,7 +42,8 @@ def build_core(mode: str = "nearest") -> onnx.ModelProto:
     # Read by others too, it keeps the sign that the Relu takes away; the quantiser clips it where it can.
     add("MaxPool", ["skip_sum"], "pool", kernel_shape=[2, 2], strides=[2, 2])
     add("Relu", ["skip_sum"], "skip")
-    add_layer("side", "skip", (8, 8, 3, 3), 0.1)
+    add_layer("side_sum", "skip", (8, 8, 3, 3), 0.1)
+    add("Relu", ["side_sum"], "side")
     add_layer("deep", "pool", (8, 8, 3, 3), 0.4)
     add("Resize", ["deep", "", "twice"], "enlarged", mode=mode, coordinate_transformation_mode="asymmetric")
     add("Concat", ["enlarged", "skip", "side"], "both", axis=1)
@@ -82,6 +84,37 @@ def test_a_resize_that_computes_keeps_its_float_steps() -> None:
     assert find_neighbours(model, "Resize") == {"DequantizeLinear", "QuantizeLinear"}
 
 
+@pytest.mark.parametrize(("bounds", "left"), [((0, 1), []), ((0, 100), []), ((0.5, 1), ["clipped"])])
+def test_activations_that_the_range_makes_needless_go(
+    bounds: tuple[float, float], left: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    constants = [
+        numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name)
+        for name, shape in (("first", (8, 1, 3, 3)), ("second", (8, 8, 3, 3)), ("last", (2, 8, 3, 3)))
+    ]
+    limits = zip(("least", "most"), bounds, strict=True)
+    constants += [numpy_helper.from_array(np.float32(value), name) for name, value in limits]
+    nodes = [
+        helper.make_node("Conv", ["image", "first"], ["a"], name="a", pads=[1] * 4),
+        helper.make_node("Relu", ["a"], ["b"], name="b"),
+        helper.make_node("Conv", ["b", "second"], ["c"], name="c", pads=[1] * 4),
+        helper.make_node("Clip", ["c", "least", "most"], ["clipped"], name="clipped"),
+        helper.make_node("Conv", ["clipped", "last"], ["logits"], name="logits", pads=[1] * 4),
+    ]
+    image, logits = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", channels, 32, 32])
+        for name, channels in (("image", 1), ("logits", 2))
+    )
+    graph = helper.make_graph(nodes, "core", [image], [logits], constants)
+    core = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    model = quantize_core(core, IMAGES, "cpu")
+    assert [node.name for node in model.graph.node if node.op_type in ("Relu", "Clip")] == left
+    monkeypatch.setattr(quantize, "move_integers", lambda model: None)
+    expected = run_graph(quantize_core(core, IMAGES, "cpu"), IMAGES)[0]
+    np.testing.assert_allclose(run_graph(model, IMAGES)[0], expected, atol=1e-4 * np.abs(expected).max())
+
+
 def test_tensors_that_meet_share_one_range_that_holds_them() -> None:
     model = quantize_core(build_core(), IMAGES, "cpu")
     constants = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
@@ -100,7 +133,7 @@ def test_biases_keep_their_values_at_the_scale_of_their_products() -> None:
     constants = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
     source = {one.name: numpy_helper.to_array(one) for one in build_core().graph.initializer}
     writers = {name: node for node in model.graph.node for name in node.output}
-    for name in ("skip_sum", "side", "deep", "joined_sum"):
+    for name in ("skip_sum", "side_sum", "deep", "joined_sum"):
         image, weights, bias = (writers[one].input for one in writers[name].input)
         np.testing.assert_array_equal(constants[bias[1]], constants[image[1]] * constants[weights[1]])
         kept = constants[bias[0]] * constants[bias[1]]
