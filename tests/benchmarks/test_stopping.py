@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import types
 
 import numpy as np
@@ -58,9 +59,22 @@ def test_stability_prolongs_a_measurement_but_not_for_ever(monkeypatch: pytest.M
     assert watch.is_done(drifting)
 
 
+class SlowingSegmenter(Segmenter):
+    """Takes a microsecond more at every call, so that no two medians are equal, however coarse the clock."""
+
+    calls = 0
+
+    def segment(self, frames: object) -> object:
+        self.calls += 1
+        end = time.perf_counter_ns() + 1000 * self.calls
+        while time.perf_counter_ns() < end:
+            pass
+        return frames
+
+
 def test_median_that_did_not_settle_is_said() -> None:
     result = measure_latency(
-        Segmenter, FRAMES, min_queries=1, min_seconds=0, stability=1e-9, max_seconds=0.02, num_warmup=0
+        SlowingSegmenter, FRAMES, min_queries=1, min_seconds=0, stability=1e-9, max_seconds=0.02, num_warmup=0
     )
     assert any("not settled" in text for text in result.warnings)
 

@@ -31,7 +31,7 @@ from edgekd.benchmarks.suites.distillation.report import describe_verdict, write
 from edgekd.benchmarks.suites.distillation.results import read_results
 from edgekd.benchmarks.suites.distillation.sets import keep_masks, locate_set
 from edgekd.data import find_cases, write_phantom
-from edgekd.distill import finish
+from edgekd.distill import golden
 from edgekd.errors import InputError, UsageError
 
 STUDENT = Student(label="tiny", name="unet-narrow", options={"width": 2})
@@ -77,7 +77,7 @@ def test_a_name_that_is_no_file_name_is_refused(tmp_path: Path) -> None:
 
 
 def test_from_plan_to_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finish, "NUM_GOLDEN_FRAMES", 1)
+    monkeypatch.setattr(golden, "NUM_GOLDEN_FRAMES", 1)
     write_phantom(tmp_path / "data" / "phantom", 24, 0, quiet=True)
     plan = build_plan(methods={"default": {}, "cwd": {"losses": "cwd:1"}}, longer=True)
     write_plan(plan, tmp_path)
