@@ -198,8 +198,9 @@ class DistillConfig(FitConfig):
 
     def count_quantize_epochs(self) -> int:
         """Return the epochs that round, were ``quantize`` asked for."""
-        half = (self.count_epochs() - self.epochs + 1) // 2
-        return half if self.quantize_epochs is None else self.quantize_epochs
+        if self.quantize_epochs is not None:
+            return self.quantize_epochs
+        return (self.count_epochs() - self.epochs + 1) // 2
 
     def list_teachers(self) -> tuple[str, ...]:
         """Return the teacher, or the teachers."""

@@ -50,6 +50,11 @@ def build_core(mode: str = "nearest") -> onnx.ModelProto:
     add_layer("joined_sum", "both", (8, 24, 3, 3), 0.1)
     add("Relu", ["joined_sum"], "joined")
     add_layer("logits", "joined", (2, 8, 3, 3), 0.1)
+    return wrap_nodes(nodes, constants)
+
+
+def wrap_nodes(nodes: list[onnx.NodeProto], constants: list[TensorProto]) -> onnx.ModelProto:
+    """Return the core graph ``image`` (N, 1, 32, 32) → ``logits`` (N, 2, 32, 32) of these nodes."""
     image, logits = (
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", channels, 32, 32])
         for name, channels in (("image", 1), ("logits", 2))
@@ -73,7 +78,7 @@ def test_nothing_is_made_float_to_be_moved() -> None:
     assert find_neighbours(model, "Concat") == {"QuantizeLinear", "Resize", "DequantizeLinear"}
     assert find_neighbours(model, "Resize") == {"QuantizeLinear", "Concat"}
     assert find_neighbours(model, "MaxPool") == {"QuantizeLinear", "DequantizeLinear"}
-    # The other begins at 0 anyway.
+    # The ranges of what the others read begin at 0 anyway.
     assert [node.name for node in model.graph.node if node.op_type == "Relu"] == ["skip"]
     layers = read_onnxruntime_layers(model, list_products(build_core()))
     assert summarise_precision(layers)[1] == ["logits: fp32"]
@@ -102,12 +107,7 @@ def test_activations_that_the_range_makes_needless_go(
         helper.make_node("Clip", ["c", "least", "most"], ["clipped"], name="clipped"),
         helper.make_node("Conv", ["clipped", "last"], ["logits"], name="logits", pads=[1] * 4),
     ]
-    image, logits = (
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", channels, 32, 32])
-        for name, channels in (("image", 1), ("logits", 2))
-    )
-    graph = helper.make_graph(nodes, "core", [image], [logits], constants)
-    core = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    core = wrap_nodes(nodes, constants)
     model = quantize_core(core, IMAGES, "cpu")
     assert [node.name for node in model.graph.node if node.op_type in ("Relu", "Clip")] == left
     monkeypatch.setattr(quantize, "move_integers", lambda model: None)
@@ -119,9 +119,10 @@ def test_tensors_that_meet_share_one_range_that_holds_them() -> None:
     model = quantize_core(build_core(), IMAGES, "cpu")
     constants = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
     pairs = [
-        (constants[f"{name}_scale"], constants[f"{name}_zero_point"]) for name in ("deep", "skip", "both")
+        (constants[f"{name}_scale"], constants[f"{name}_zero_point"])
+        for name in ("deep", "skip", "side", "both")
     ]
-    assert pairs[0] == pairs[1] == pairs[2]
+    assert pairs == pairs[:1] * 4
     scale, zero = (float(value) for value in pairs[0])
     values = run_graph(build_core(), IMAGES, ["deep", "skip", "side"])
     ends = min(array.min() for array in values), max(array.max() for array in values)
