@@ -75,7 +75,8 @@ class FitConfig(Spec):
         truth_losses: terms and weights that compare with the truth, for every network.
         weight_decay: AdamW's decoupled decay, on weights only, never on norms and biases.
         warmup_fraction: part of the steps in which the rate rises, before it falls as a cosine to 0.
-        precision: ``bf16`` needs a processor or GPU that computes in it; ``auto`` takes it exactly there.
+        precision: ``bf16`` needs a processor or GPU that computes in it; ``auto`` takes it where it is
+            faster than float32: on a GPU, or a processor with AMX.
         accelerator: ``auto`` takes a CUDA GPU where there is one.
         devices, num_nodes: processes a machine and machines (DistributedDataParallel above one in all).
     """

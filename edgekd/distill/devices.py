@@ -96,27 +96,39 @@ def is_main_process() -> bool:
 
 
 def resolve_precision(asked: Literal["auto", "fp32", "bf16"], accelerator: str) -> Precision:
-    """Return the precision to compute in; ``auto`` takes bf16 only where the hardware has it.
+    """Return the precision to compute in; ``auto`` takes bf16 only where it is faster than float32.
 
     Raises:
         MachineError: bf16 was asked for where it would be emulated, many times slower than float32.
     """
-    fast = has_fast_bf16(accelerator)
-    if asked == "bf16" and not fast:
+    if asked == "auto":
+        return "bf16" if gains_from_bf16(accelerator) else "fp32"
+    if asked == "bf16" and not has_bf16(accelerator):
         raise MachineError(
             f"this machine's {accelerator} does not compute in bf16",
             expected="AMX, AVX512-BF16 or a GPU with bf16",
             action="use --precision fp32 or auto",
         )
-    return "bf16" if asked != "fp32" and fast else "fp32"
+    return asked
 
 
-def has_fast_bf16(accelerator: str) -> bool:
+def has_bf16(accelerator: str) -> bool:
     """Return whether the hardware, and not an emulation, multiplies bf16."""
     if accelerator == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def gains_from_bf16(accelerator: str) -> bool:
+    """Return whether training in bf16 is faster than in float32.
+
+    On processors only AMX's tiles are: with AVX512-BF16 alone the steps of the catalogue's networks took 0.9
+    to 1.5 times as long in bf16 as in float32, and their forward passes 1.3 to 1.9 times.
+    """
+    if accelerator == "cuda":
+        return has_bf16(accelerator)
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 def _resolve_accelerator(asked: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:

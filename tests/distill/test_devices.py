@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import cast
+from typing import Literal, cast
 
 import pytest
 import torch
@@ -16,12 +16,24 @@ from edgekd.errors import MachineError, UsageError
 
 
 @pytest.mark.parametrize(
-    ("asked", "fast", "expected"),
-    [("auto", False, "fp32"), ("auto", True, "bf16"), ("fp32", True, "fp32"), ("bf16", True, "bf16")],
+    ("asked", "capabilities", "expected"),
+    [
+        ("auto", {"avx2": True}, "fp32"),
+        ("auto", {"avx512_bf16": True}, "fp32"),  # slower than float32
+        ("auto", {"avx512_bf16": True, "amx_bf16": True}, "bf16"),
+        ("fp32", {"amx_bf16": True}, "fp32"),
+        ("bf16", {"avx512_bf16": True}, "bf16"),
+        ("bf16", {"amx_bf16": True}, "bf16"),
+    ],
 )
-def test_precision(monkeypatch: pytest.MonkeyPatch, asked: str, fast: bool, expected: str) -> None:
-    monkeypatch.setattr(devices, "has_fast_bf16", lambda accelerator: fast)
-    assert devices.resolve_precision(asked, "cpu") == expected  # pyright: ignore[reportArgumentType]
+def test_precision(
+    monkeypatch: pytest.MonkeyPatch,
+    asked: Literal["auto", "fp32", "bf16"],
+    capabilities: dict[str, bool],
+    expected: str,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert devices.resolve_precision(asked, "cpu") == expected
 
 
 def test_bf16_that_would_be_emulated_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,12 +41,6 @@ def test_bf16_that_would_be_emulated_is_refused(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(MachineError, match="does not compute in bf16") as caught:
         devices.build_fabric(build_train_config(precision="bf16"))
     assert caught.value.exit_code == 3
-
-
-@pytest.mark.parametrize("capability", ["amx_bf16", "avx512_bf16"])
-def test_processors_with_bf16_are_known(monkeypatch: pytest.MonkeyPatch, capability: str) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True})
-    assert devices.has_fast_bf16("cpu")
 
 
 def test_a_missing_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +57,7 @@ def test_fewer_gpus_than_asked_for_are_refused(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_bf16_reaches_the_network_and_logits_come_back_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "has_fast_bf16", lambda accelerator: True)
+    monkeypatch.setattr(devices, "has_bf16", lambda accelerator: True)
     fabric, precision = devices.build_fabric(build_train_config(precision="bf16"))
     network = torch.nn.Conv2d(1, 2, 1)
     seen: list[torch.dtype] = []
