@@ -16,11 +16,18 @@ from edgekd.benchmarks.latency import measure_latency
 from edgekd.benchmarks.latency_result import LatencyResult
 from edgekd.benchmarks.power import find_meter
 from edgekd.benchmarks.scenarios import ScenarioConfig
-from edgekd.benchmarks.selection import Choice, Skipped, choose_builds, format_command
+from edgekd.benchmarks.selection import (
+    Choice,
+    Skipped,
+    choose_builds,
+    format_command,
+    format_frame_size,
+    list_own_frames,
+)
 from edgekd.benchmarks.stopping import StopRule
-from edgekd.bundle import Bundle, read_golden
+from edgekd.bundle import GOLDEN_FILE, Build, Bundle, read_judged_frames
 from edgekd.data import find_cases, hash_cases, read_frame
-from edgekd.errors import EdgeKDError
+from edgekd.errors import EdgeKDError, UsageError
 from edgekd.runtime import ENGINES
 
 MAX_DATA_FRAMES = 32
@@ -112,7 +119,7 @@ def run_benchmark(
     limits.check()
     chosen.check()
     choices, skipped = choose_builds(opened, targets or (), precision, device, allow_probes=True)
-    frames, description, digest = _gather_frames(opened, data)
+    frames, description, digest = _gather_frames(opened, data, choices)
     series = _Series(opened, frames, limits, num_warmup, chosen, cache, threads, quiet)
     series.measure(choices)
     return BenchmarkReport(
@@ -201,14 +208,30 @@ class _Series:
             )
 
 
-def _gather_frames(bundle: Bundle, data: Path | None) -> tuple[list[npt.NDArray[Any]], str, str]:
+def _gather_frames(
+    bundle: Bundle, data: Path | None, choices: Sequence[Choice]
+) -> tuple[list[npt.NDArray[Any]], str, str]:
     if data is None:
-        frames = list(read_golden(bundle).frames)
-        digest = bundle.manifest.files["golden.npz"].sha256
-        return frames, f"{len(frames)} golden frames of the bundle", digest
+        holder = _find_own_frames(bundle, choices)
+        frames = list(read_judged_frames(bundle, holder).frames)
+        files = bundle.manifest.files if holder is None else holder.record.files
+        size = "" if holder is None else f" at {format_frame_size(holder)}"
+        return frames, f"{len(frames)} golden frames of the bundle{size}", files[GOLDEN_FILE].sha256
     cases = find_cases(data).cases[:MAX_DATA_FRAMES]
     frames = [read_frame(case.image, bundle.manifest.preprocess) for case in cases]
     return frames, f"the first {len(frames)} frames of {data}", hash_cases(cases)
+
+
+def _find_own_frames(bundle: Bundle, choices: Sequence[Choice]) -> Build | None:
+    """Return the build whose one size of frame all take, or None where any size will do."""
+    own = list_own_frames(bundle, choices)
+    if len({format_frame_size(build) for build in own.values()}) > 1:
+        raise UsageError(
+            "these builds have no size of frame in common",
+            received=", ".join(f"{name}: {format_frame_size(build)}" for name, build in own.items()),
+            action="name one of them by --target and --precision",
+        )
+    return next(iter(own.values()), None)
 
 
 def _format_command(

@@ -25,7 +25,7 @@ from edgekd.benchmarks.overlays import (
     get_class_color,
 )
 from edgekd.benchmarks.parity import ParityResult
-from edgekd.bundle import Bundle, GoldenFrames, Recording
+from edgekd.bundle import Bundle, JudgedFrames, Recording
 from edgekd.data import Case, read_case
 from edgekd.metrics import count_confusion, score_cases
 from edgekd.preprocess import restore_mask
@@ -68,7 +68,7 @@ class LayeredOverlay(Overlay):
     layers: tuple[Layer, ...] = ()
 
 
-def draw_golden(bundle: Bundle, golden: GoldenFrames) -> list[Overlay]:
+def draw_golden(bundle: Bundle, golden: JudgedFrames) -> list[Overlay]:
     """Draw the student's masks and the truths over the first golden frames."""
     manifest = bundle.manifest
     spec, classes = manifest.preprocess, manifest.classes

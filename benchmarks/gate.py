@@ -17,15 +17,19 @@ from edgekd.benchmarks.overlays import list_legend
 from edgekd.benchmarks.parity import ParityResult, check_same_bundle, compare_recordings
 from edgekd.benchmarks.parity_report import BuildFacts, ParityReport, write_parity
 from edgekd.benchmarks.recording import hash_recording, match_cases, record_segmenter, score_at_frame_size
-from edgekd.benchmarks.selection import Choice, choose_builds, format_command
+from edgekd.benchmarks.selection import (
+    Choice,
+    choose_builds,
+    format_command,
+    format_frame_size,
+    list_own_frames,
+)
 from edgekd.bundle import (
     MIN_AGREEMENT,
     Bundle,
-    GoldenFrames,
     Recording,
-    find_build,
     load_recording,
-    read_golden,
+    read_judged_frames,
 )
 from edgekd.bundle.builds import BUILD_FILE
 from edgekd.config import load_config
@@ -100,12 +104,11 @@ def run_parity(
     facts: list[BuildFacts] = []
     choices, skipped = choose_builds(opened, targets or (), precision, device)
     if data is None:
-        golden = read_golden(opened)
         results: Sequence[ParityResult | GoldenResult] = _compare_on_golden(
-            opened, golden, choices, criteria, cache, facts
+            opened, choices, criteria, cache, facts
         )
-        overlays = draw_golden(opened, golden)
-        source, data_sha256 = f"golden frames of {opened.manifest.name}", None
+        overlays = draw_golden(opened, read_judged_frames(opened))
+        source, data_sha256 = _describe_golden(opened, choices), None
         reference_sha256 = None
     else:
         recorded = _find_reference(opened, reference)
@@ -142,7 +145,6 @@ def run_parity(
 
 def _compare_on_golden(
     bundle: Bundle,
-    golden: GoldenFrames,
     choices: Sequence[Choice],
     criteria: GateConfig,
     cache: Path | None,
@@ -150,11 +152,19 @@ def _compare_on_golden(
 ) -> list[GoldenResult]:
     results: list[GoldenResult] = []
     for choice in choices:
+        golden = read_judged_frames(bundle, choice.find_build(bundle))
         with choice.load(bundle, cache) as segmenter:
             floor = _choose_floor(criteria, choice)
             results.append(compare_golden(segmenter, golden, candidate=choice.name, min_agreement=floor))
             facts.append(_describe_build(bundle, choice, segmenter))
     return results
+
+
+def _describe_golden(bundle: Bundle, choices: Sequence[Choice]) -> str:
+    text = f"golden frames of {bundle.manifest.name}"
+    for name, build in list_own_frames(bundle, choices).items():
+        text += f"; for {name} at {format_frame_size(build)}, against the float32 graph"
+    return text
 
 
 def _record_builds(
@@ -224,7 +234,7 @@ def _read_criteria(config: GateConfig | Path | None) -> GateConfig:
 
 
 def _describe_build(bundle: Bundle, choice: Choice, segmenter: Segmenter) -> BuildFacts:
-    build = find_build(bundle, choice.target, choice.precision)
+    build = choice.find_build(bundle)
     facts = segmenter.engine.facts()
     return BuildFacts(
         choice.name, choice.target, choice.precision, choice.device, hash_file(build.path / BUILD_FILE), facts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
-from edgekd.bundle import MIN_AGREEMENT, GoldenFrames
+from edgekd.bundle import MIN_AGREEMENT, JudgedFrames
 from edgekd.errors import GateFailure
 from edgekd.runtime import Segmenter
 
@@ -62,12 +62,12 @@ class GoldenResult:
 
 def compare_golden(
     segmenter: Segmenter,
-    golden: GoldenFrames,
+    golden: JudgedFrames,
     *,
     candidate: str,
     min_agreement: float = MIN_AGREEMENT["fp32"],
 ) -> GoldenResult:
-    """Run the golden frames, one at a time, and compare the masks with those of the PyTorch student.
+    """Run the golden frames, one at a time, and compare the masks with those of the student.
 
     Raises:
         GateFailure: there is no golden frame.

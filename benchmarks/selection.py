@@ -7,7 +7,16 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edgekd.bundle import BuildRecord, Bundle, check_precision, check_target, find_build, list_builds
+from edgekd.bundle import (
+    GOLDEN_FILE,
+    Build,
+    BuildRecord,
+    Bundle,
+    check_precision,
+    check_target,
+    find_build,
+    list_builds,
+)
 from edgekd.errors import MachineError
 from edgekd.runtime import Segmenter, list_runnable, load
 
@@ -30,9 +39,24 @@ class Choice:
     precision: str
     device: str | None
 
+    def find_build(self, bundle: Bundle) -> Build:
+        """Return its build; errors are those of ``bundle.find_build``."""
+        return find_build(bundle, self.target, self.precision)
+
     def load(self, bundle: Bundle, cache: Path | None = None, threads: int | None = None) -> Segmenter:
         """Load its engine; arguments and errors are those of ``runtime.load``."""
         return load(bundle, self.target, self.precision, self.device, cache=cache, threads=threads)
+
+
+def list_own_frames(bundle: Bundle, choices: Sequence[Choice]) -> dict[str, Build]:
+    """Return the builds, by name of their choice, that hold golden frames of the one size they take."""
+    builds = {choice.name: choice.find_build(bundle) for choice in choices if choice.target not in PROBES}
+    return {name: build for name, build in builds.items() if GOLDEN_FILE in build.record.files}
+
+
+def format_frame_size(build: Build) -> str:
+    """Return ``H×W`` of the frames that a build with frames of its own takes."""
+    return "{}×{}".format(*build.record.facts["frame_size"])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from edgekd.benchmarks import (
     run_parity,
     write_report,
 )
-from edgekd.bundle import Build, Bundle, read_golden
+from edgekd.bundle import Build, Bundle, read_judged_frames
 from edgekd.config import DistillConfig, build_config
 from edgekd.console import Answer, print_notice
 from edgekd.data import write_phantom
@@ -83,7 +83,7 @@ def _write_demo_report(
         models=_list_models(result),
         parity=parity.to_dict(),
         latency=latency.to_dict(),
-        overlays=draw_golden(bundle, read_golden(bundle)),
+        overlays=draw_golden(bundle, read_judged_frames(bundle)),
         legend=list_legend(bundle.manifest.classes, has_truth=True),
         environment=latency.environment,
         commands=[f"edgekd demo --out NEW_FOLDER --seed {result.record.config['seed']}"],

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.bundle import MIN_AGREEMENT, Build, Bundle, read_golden, write_build
+from edgekd.bundle import MIN_AGREEMENT, Build, Bundle, read_golden, read_judged_frames, write_build
 from edgekd.errors import EdgeKDError, GateFailure
 from edgekd.preprocess import preprocess_frame
 from edgekd.runtime import load
@@ -65,7 +65,7 @@ def run_on_golden_frames(bundle: Bundle, build: Build) -> Build:
         MachineError, SegmenterFault: it cannot run here as asked, or fails; it is removed.
         GateFailure: its masks are others; it is removed.
     """
-    golden = read_golden(bundle)
+    golden = read_judged_frames(bundle, build)
     record = build.record
     try:
         with load(bundle, record.target, record.precision_asked, record.device) as segmenter:

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from edgekd.bundle import MIN_AGREEMENT, Build, Bundle, write_build
+from edgekd.bundle import GOLDEN_FILE, MIN_AGREEMENT, Build, Bundle, write_build
 from edgekd.errors import GateFailure, UsageError
+from edgekd.export.agreement import run_on_golden_frames
+from edgekd.export.fixed_golden import fit_golden_frames
 from edgekd.preprocess.reference import SMALLEST_FRAME
 from edgekd.runtime import load
 from edgekd.specs import PreprocessSpec
@@ -70,6 +72,8 @@ def parse_frame_size(text: str) -> tuple[int, int]:
 def fix_shapes(bundle: Bundle, build: Build, shapes: FixedShapes) -> Build:
     """Give the deploy graph of a build fixed shapes, and see that its masks stay the same.
 
+    Where the golden frames have another size the build gets some of its own, by which it is then checked.
+
     Raises:
         UsageError: the crop box of the bundle leaves frames of that size.
         GateFailure: the masks are others; the build is removed.
@@ -77,10 +81,17 @@ def fix_shapes(bundle: Bundle, build: Build, shapes: FixedShapes) -> Build:
     frames = _draw_frames(bundle.manifest.preprocess, shapes)
     before = _segment(bundle, build, frames)
     record = build.record
+    golden = (
+        None if shapes.frame_size is None else fit_golden_frames(bundle, record.target, shapes.frame_size)
+    )
     with tempfile.TemporaryDirectory() as folder:
         fix = _fix_onnx if record.target == "onnx" else _fix_openvino
         changed = fix(build, shapes, Path(folder))
-        files = {name: changed.get(name) or build.resolve_file(name) for name in record.files}
+        files: dict[str, Path | bytes] = {
+            name: changed.get(name) or build.resolve_file(name) for name in record.files
+        }
+        if golden is not None:
+            files[GOLDEN_FILE] = golden
         size = None if shapes.frame_size is None else list(shapes.frame_size)
         fixed = write_build(
             bundle,
@@ -100,7 +111,7 @@ def fix_shapes(bundle: Bundle, build: Build, shapes: FixedShapes) -> Build:
             received=f"{agreement:.4%} of the pixels equal",
             expected=f"at least {MIN_AGREEMENT[record.precision_asked]:.2%}",
         )
-    return fixed
+    return run_on_golden_frames(bundle, fixed)
 
 
 def _draw_frames(spec: PreprocessSpec, shapes: FixedShapes) -> np.ndarray:

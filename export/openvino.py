@@ -41,7 +41,7 @@ def build_openvino(
     for key, value in describe_bundle(bundle).items():
         model.set_rt_info(value, ["edgekd", key.removeprefix("edgekd_")])
     spec = bundle.manifest.preprocess
-    preprocess = _run_graph(core, graphs.resolve_file(PREPROCESS_FILE))
+    preprocess = open_graph(graphs.resolve_file(PREPROCESS_FILE))
     facts: dict[str, Any] = {
         "openvino": openvino.__version__,
         "opset": find_opset(model),
@@ -71,7 +71,9 @@ def find_opset(model: Any) -> int:
     return max(int(version.removeprefix("opset")) for version in versions if version.startswith("opset"))
 
 
-def _run_graph(core: Any, graph: Path) -> Runner:
+def open_graph(graph: Path) -> Runner:
+    """Return what runs an ONNX graph of one input on the processor in float32."""
+    core = _import_openvino().Core()
     compiled = core.compile_model(core.read_model(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda value: compiled({0: value})[0]
 

@@ -16,8 +16,11 @@ from edgekd.bundle.golden import (
     GOLDEN_FILE,
     MIN_AGREEMENT,
     GoldenFrames,
+    JudgedFrames,
     load_golden,
+    pack_judged_frames,
     read_golden,
+    read_judged_frames,
 )
 from edgekd.bundle.manifest import MANIFEST_FILE, SCHEMA_VERSION, WEIGHTS_FILE, Manifest
 from edgekd.bundle.recording import Recording, load_recording, save_recording
@@ -36,6 +39,7 @@ __all__ = [
     "Bundle",
     "FileFact",
     "GoldenFrames",
+    "JudgedFrames",
     "Manifest",
     "Recording",
     "check_precision",
@@ -44,7 +48,9 @@ __all__ = [
     "list_builds",
     "load_golden",
     "load_recording",
+    "pack_judged_frames",
     "read_golden",
+    "read_judged_frames",
     "save_recording",
     "write_build",
     "write_bundle",

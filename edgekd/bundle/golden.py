@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd.bundle.arrays import Array, pack_arrays, unpack_arrays
+from edgekd.bundle.builds import Build
 from edgekd.bundle.store import Bundle
 from edgekd.errors import IntegrityError
 
@@ -55,6 +56,59 @@ class GoldenFrames:
             for index in range(len(self))
         }
         return pack_arrays(arrays)
+
+
+@dataclass(frozen=True)
+class JudgedFrames:
+    """N frames and what a build is to make of them, by index.
+
+    Attributes:
+        frames: (H, W) or (H, W, 3) uint8 or uint16, as they arrive.
+        masks: (N, h, w) uint8 class ids, by the student in float32.
+        truths: (N, h, w) uint8 class ids, the annotation.
+    """
+
+    frames: tuple[Array, ...]
+    masks: npt.NDArray[np.uint8]
+    truths: npt.NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        """Return the number of frames, N."""
+        return len(self.frames)
+
+
+def read_judged_frames(bundle: Bundle, build: Build | None = None) -> JudgedFrames:
+    """Return the golden frames of a bundle, as ``build`` takes them.
+
+    A build for one size of frame that the golden ones do not have holds them in that size, with the masks
+    that the float32 graph gave when the build was made.
+
+    Raises:
+        IntegrityError: a file is changed, damaged, or its arrays do not fit the manifest.
+    """
+    golden = read_golden(bundle)
+    if build is None or GOLDEN_FILE not in build.record.files:
+        return JudgedFrames(golden.frames, golden.masks, golden.truths)
+    path = build.resolve_file(GOLDEN_FILE)
+    arrays = unpack_arrays(path, IntegrityError)
+    names = [f"{key}_{index}" for key in ("frame", "mask") for index in range(len(golden))]
+    found = {name: array for name, array in arrays.items() if name.startswith("mask_")}
+    if sorted(arrays) != sorted(names) or any(
+        (mask.shape, mask.dtype) != (golden.truths.shape[1:], np.uint8) for mask in found.values()
+    ):
+        raise IntegrityError(
+            f"{path} does not fit the golden frames of the bundle", received=", ".join(sorted(arrays))
+        )
+    frames, masks = ([arrays[f"{key}_{index}"] for index in range(len(golden))] for key in ("frame", "mask"))
+    return JudgedFrames(tuple(frames), np.stack(masks), golden.truths)
+
+
+def pack_judged_frames(frames: Sequence[Array], masks: Sequence[npt.NDArray[np.uint8]]) -> bytes:
+    """Return the content of a build's own ``golden.npz``: frames and masks as in ``JudgedFrames``."""
+    parts = {"frame": frames, "mask": masks}
+    return pack_arrays(
+        {f"{key}_{index}": array for key, part in parts.items() for index, array in enumerate(part)}
+    )
 
 
 def read_golden(bundle: Bundle) -> GoldenFrames:

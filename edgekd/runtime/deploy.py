@@ -25,7 +25,8 @@ class DeployStages:
     Args:
         spec: the bundle's preprocessing.
         run: the graph.
-        frames_a_run: how many frames the graph takes at once; None means any number.
+        frames_a_run: how many frames the graph takes at once; a run with fewer repeats the last. None means
+            any number.
     """
 
     def __init__(self, spec: PreprocessSpec, run: RunGraph, *, frames_a_run: int | None = None) -> None:
@@ -34,6 +35,7 @@ class DeployStages:
         self._frames_a_run = frames_a_run
         self._masks: Masks = np.empty((0, spec.height, spec.width), np.uint8)
         self._views: dict[tuple[int, int], Masks] = {}
+        self._filled: npt.NDArray[Any] = np.empty(0, np.uint8)
 
     def list(self) -> Mapping[str, Stage]:
         """Return ``preprocess`` (channels, batches), ``infer`` (the graph), ``postprocess`` (order)."""
@@ -41,15 +43,26 @@ class DeployStages:
 
     def _infer(self, batches: list[Batch]) -> Inferred:
         count = sum(len(batch.places) for batch in batches)
-        self._reserve(count)
+        # The masks of what fills a run up lie behind those of its frames, where the next run writes its own.
+        self._reserve(count + (self._frames_a_run or 1) - 1)
         start = 0
         for batch in batches:
             step = self._frames_a_run or len(batch.places)
             for first in range(0, len(batch.places), step):
                 pixels = batch.pixels[first : first + step]
-                self._run(pixels, self._view(start, start + len(pixels)))
+                self._run(self._fill(pixels, step), self._view(start, start + step))
                 start += len(pixels)
         return batches, self._view(0, count)
+
+    def _fill(self, pixels: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
+        if len(pixels) == count:
+            return pixels
+        shape = (count, *pixels.shape[1:])
+        if self._filled.shape != shape or self._filled.dtype != pixels.dtype:
+            self._filled = np.empty(shape, pixels.dtype)
+        self._filled[: len(pixels)] = pixels
+        self._filled[len(pixels) :] = pixels[-1]
+        return self._filled
 
     def _reserve(self, count: int) -> None:
         if count > len(self._masks):

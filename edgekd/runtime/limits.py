@@ -1,4 +1,4 @@
-"""What a graph of fixed shapes takes: told before the engine is asked."""
+"""What a graph of fixed shapes takes: frames of another size are refused before the engine is asked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class FrameLimits:
     """The frames of a call that a build takes.
 
     Attributes:
-        batch: frames a run; a call must hold a multiple of it. None means any number.
+        batch: frames a run; a run with fewer is filled up and takes as long. None means any number.
         frame_size: (H, W) of every frame; None means any.
         rebuild: the command that makes a build without limits, for messages.
     """
@@ -32,14 +32,7 @@ class FrameLimits:
         return cls(facts.get("batch"), None if size is None else (size[0], size[1]), rebuild)
 
     def check(self, frames: Sequence[npt.NDArray[Any]]) -> None:
-        """Raise InputError unless the frames of a call fit."""
-        if self.batch is not None and len(frames) % self.batch != 0:
-            raise InputError(
-                "this build was exported for another number of frames",
-                received=len(frames),
-                expected=f"{self.batch} or a multiple of it",
-                action=self.rebuild,
-            )
+        """Raise InputError unless the frames of a call have the size."""
         for frame in frames:
             if self.frame_size is not None and frame.shape[:2] != self.frame_size:
                 raise InputError(

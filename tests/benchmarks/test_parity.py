@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgekd.benchmarks import compare_golden, compare_recordings
-from edgekd.bundle import GoldenFrames, Recording
+from edgekd.bundle import JudgedFrames, Recording
 from edgekd.errors import GateFailure, InputError, IntegrityError
 
 
@@ -133,8 +133,7 @@ class FixedSegmenter:
 @pytest.mark.parametrize(("wrong", "conclusion"), [(0, "consistent"), (1, "consistent"), (2, "inconsistent")])
 def test_golden_frames_allow_one_pixel_in_two_thousand(wrong: int, conclusion: str) -> None:
     masks = np.zeros((2, 50, 40), np.uint8)  # 4000 pixels: two of them are 0.9995, three are not
-    tensors = np.zeros((2, 1, 50, 40), np.float32)
-    golden = GoldenFrames((masks[0], masks[0]), tensors, tensors.repeat(2, 1), masks, masks)
+    golden = JudgedFrames((masks[0], masks[0]), masks, masks)
     found = masks.copy()
     found[1, 0, : wrong + (wrong > 0)] = 1
     result = compare_golden(FixedSegmenter(found), golden, candidate="onnx")  # type: ignore[arg-type]
@@ -144,9 +143,7 @@ def test_golden_frames_allow_one_pixel_in_two_thousand(wrong: int, conclusion: s
 
 
 def test_no_golden_frame_is_a_failed_gate() -> None:
-    nothing = np.zeros((0, 1, 1, 1), np.float32)
-    golden = GoldenFrames(
-        (), nothing, nothing, nothing[:, 0].astype(np.uint8), nothing[:, 0].astype(np.uint8)
-    )
+    nothing = np.zeros((0, 1, 1), np.uint8)
+    golden = JudgedFrames((), nothing, nothing)
     with pytest.raises(GateFailure):
         compare_golden(FixedSegmenter(np.zeros((0, 1, 1))), golden, candidate="onnx")  # type: ignore[arg-type]

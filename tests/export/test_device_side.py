@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 import sys
 
 import pytest
 
-from edgekd.bundle import MIN_AGREEMENT, Bundle, find_build, list_builds, read_golden
+from edgekd.bundle import MIN_AGREEMENT, Bundle, JudgedFrames, find_build, list_builds, read_golden
 from edgekd.errors import GateFailure, MachineError
 from edgekd.export import agreement, export_bundle
 
@@ -60,7 +59,8 @@ def test_build_that_disagrees_with_the_student_is_removed(
     # One pixel in a thousand more than the floor lets pass.
     count = int(masks.size * (1 - MIN_AGREEMENT["fp32"] + 1e-3))
     masks.reshape(-1)[:count] ^= 1
-    monkeypatch.setattr(agreement, "read_golden", lambda _: dataclasses.replace(golden, masks=masks))
+    judged = JudgedFrames(golden.frames, masks, golden.truths)
+    monkeypatch.setattr(agreement, "read_judged_frames", lambda *_: judged)
     with pytest.raises(GateFailure, match="disagrees with the PyTorch student"):
         export_bundle(bundle_copy, ["openvino"], quiet=True)
     assert "openvino" not in {build.record.target for build in list_builds(bundle_copy)}

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edgekd.bundle import Bundle, find_build
-from edgekd.errors import GateFailure, InputError, UsageError
-from edgekd.export import export_bundle, fixed_shapes
+from edgekd.benchmarks import StopRule, run_benchmark, run_parity
+from edgekd.bundle import (
+    Bundle,
+    find_build,
+    pack_judged_frames,
+    read_golden,
+    read_judged_frames,
+    write_build,
+)
+from edgekd.errors import GateFailure, InputError, IntegrityError, UsageError
+from edgekd.export import export_bundle, fixed_golden, fixed_shapes
 from edgekd.export.fixed_shapes import FixedShapes, fix_shapes, parse_frame_size, read_options
+from edgekd.preprocess import crop_frame, resize_labels
 from edgekd.runtime import load
+from edgekd.specs import CropBox, PreprocessSpec
 
 openvino = pytest.importorskip("openvino")
 FRAMES = np.random.default_rng(2).integers(0, 256, (4, 60, 81), dtype=np.uint8)
@@ -31,11 +44,23 @@ def test_fixed_shapes_give_the_same_masks(bundle_copy: Bundle, target: str) -> N
             InputError, match=rf"another size.*60×80.*60×81.*edgekd export .* --target {target}"
         ):
             segmenter.segment(FRAMES[:2, :, 1:])
-        with pytest.raises(InputError, match=r"another number of frames: received 3.*2 or a multiple"):
-            segmenter.segment(FRAMES[:3])
-        # Neither did harm.
+        # It did no harm.
         assert segmenter.status == "ready"
-        np.testing.assert_array_equal(segmenter.segment(FRAMES[:2]), expected[:2])
+        # What does not fill a run is filled up.
+        for count in (1, 3, 2):
+            np.testing.assert_array_equal(segmenter.segment(FRAMES[:count]), expected[:count])
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_runs_are_filled_up_for_each_size_of_frame(bundle_copy: Bundle, target: str) -> None:
+    frames = [FRAMES[0], FRAMES[1, :, 1:], FRAMES[2], FRAMES[3], FRAMES[0, :, 1:], FRAMES[1]]
+    with load(bundle_copy, target, threads=1) as segmenter:
+        expected = segmenter.segment(frames)
+    fix_shapes(bundle_copy, find_build(bundle_copy, target), FixedShapes(batch=3))
+    with load(bundle_copy, target, threads=1) as segmenter:
+        for _ in range(2):
+            np.testing.assert_array_equal(segmenter.segment(frames), expected)
+        np.testing.assert_array_equal(segmenter.segment(frames[::-1]), expected[::-1])
 
 
 def read_shapes(build: Any, target: str) -> tuple[list[int], list[int]]:
@@ -79,3 +104,82 @@ def test_options() -> None:
         FixedShapes(0).check(["onnx"])
     with pytest.raises(UsageError, match="ONNX and OpenVINO builds only: received tensorrt-rtx"):
         FixedShapes(1).check(["onnx", "tensorrt-rtx"])
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_a_build_of_another_size_holds_golden_frames_of_that_size(bundle_copy: Bundle, target: str) -> None:
+    golden = read_golden(bundle_copy)
+    build = fix_shapes(bundle_copy, find_build(bundle_copy, target), SHAPES)
+    judged = read_judged_frames(bundle_copy, build)
+    assert [frame.shape for frame in judged.frames] == [(60, 81)] * len(golden)
+    for index, frame in enumerate(judged.frames):
+        np.testing.assert_array_equal(frame, resize_labels(golden.frames[index], 60, 81))
+    # The student's own idea of these frames, not the build's.
+    with load(bundle_copy, "onnx" if target == "openvino" else "openvino", threads=1) as other:
+        assert (other.segment(judged.frames) == judged.masks).mean() > 0.9995
+    assert (build.record.status, build.record.facts["golden_frames"]) == ("run", len(golden))
+    # Without a build, and of a build of any size, they are the bundle's.
+    assert read_judged_frames(bundle_copy).frames[0].shape == golden.frames[0].shape
+
+
+def test_what_is_cropped_stays_in_its_place(graphed_student: Callable[..., Bundle], tmp_path: Path) -> None:
+    spec = PreprocessSpec(height=32, width=48, crop=CropBox(top=3, left=5, height=40, width=44))
+    bundle = graphed_student(tmp_path / "cropped.edgekd", spec)
+    build = fix_shapes(bundle, find_build(bundle, "onnx"), FixedShapes(frame_size=(90, 131)))
+    golden, judged = read_golden(bundle), read_judged_frames(bundle, build)
+    for before, after in zip(golden.frames, judged.frames, strict=True):
+        np.testing.assert_array_equal(crop_frame(before, spec), crop_frame(after, spec))
+    assert (judged.masks == golden.masks).mean() > 0.9995
+
+
+def test_golden_frames_that_have_the_size_already_serve_as_they_are(
+    bundle_copy: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    golden = read_golden(bundle_copy)
+    size = golden.frames[0].shape
+    same = dataclasses.replace(golden, frames=(golden.frames[0],) * len(golden))
+    monkeypatch.setattr(fixed_golden, "read_golden", lambda _: same)
+    assert fixed_golden.fit_golden_frames(bundle_copy, "onnx", (size[0], size[1])) is None
+
+
+def test_damaged_frames_of_a_build_are_refused(bundle_copy: Bundle) -> None:
+    golden = read_golden(bundle_copy)
+    record = fix_shapes(bundle_copy, find_build(bundle_copy, "onnx"), SHAPES).record
+    kept = {name: find_build(bundle_copy, "onnx").resolve_file(name).read_bytes() for name in record.files}
+    for frames, masks in ((FRAMES[:2], golden.masks[:2]), (FRAMES[:3], golden.masks[:3, 1:])):
+        build = write_build(
+            bundle_copy,
+            target="onnx",
+            precision_asked="fp32",
+            precision_effective="fp32",
+            device="CPU",
+            status="run",
+            files={**kept, "golden.npz": pack_judged_frames(list(frames), list(masks))},
+            facts=record.facts,
+        )
+        with pytest.raises(IntegrityError, match="does not fit the golden frames"):
+            read_judged_frames(bundle_copy, build)
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_parity_and_benchmark_take_builds_of_fixed_shapes(bundle_copy: Bundle, target: str) -> None:
+    fix_shapes(bundle_copy, find_build(bundle_copy, target), SHAPES)
+    report = run_parity(bundle_copy, quiet=True)
+    assert report.passed
+    assert len(report.results) == 2
+    assert f"for {target}-fp32-cpu at 60×81, against the float32 graph" in report.reference
+    measured = run_benchmark(bundle_copy, rule=StopRule(5, 0), num_warmup=1, quiet=True)
+    assert measured.frames == f"{len(read_golden(bundle_copy))} golden frames of the bundle at 60×81"
+    assert [result.frame_shapes for _, result in measured.results] == [((60, 81),)] * 2
+
+
+def test_builds_of_two_sizes_are_measured_apart(bundle_copy: Bundle) -> None:
+    fix_shapes(bundle_copy, find_build(bundle_copy, "onnx"), SHAPES)
+    fix_shapes(bundle_copy, find_build(bundle_copy, "openvino"), FixedShapes(frame_size=(60, 80)))
+    assert run_parity(bundle_copy, quiet=True).passed
+    with pytest.raises(UsageError, match=r"no size of frame in common.*onnx-fp32-cpu: 60×81.*60×80"):
+        run_benchmark(bundle_copy, quiet=True)
+    (_, result), *_ = run_benchmark(
+        bundle_copy, targets=["openvino"], rule=StopRule(5, 0), num_warmup=1, quiet=True
+    ).results
+    assert result.frame_shapes == ((60, 80),)
