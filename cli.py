@@ -6,7 +6,7 @@ Every import of a room stands inside its verb, so that ``--help`` loads neither 
 import contextlib
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -289,7 +289,8 @@ def distill(
             quiet=quiet,
         )
     place = _place_run(out, data, resolved.devices * resolved.num_nodes, quiet)
-    with _explain_interrupt("distill", data, place):
+    kept = [] if cache is None else ["--cache", str(cache)]
+    with _explain_interrupt("distill", data, place, kept):
         result = run_distillation(
             resolved, data, place, control=control or None, resume=resume, cache=cache, quiet=quiet
         )
@@ -587,13 +588,13 @@ def _place_run(named: Path | None, data: Path, processes: int, quiet: bool) -> P
 
 
 @contextlib.contextmanager
-def _explain_interrupt(verb: str, data: Path, place: Path) -> Iterator[None]:
+def _explain_interrupt(verb: str, data: Path, place: Path, options: Sequence[str] = ()) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
         if not place.exists():
             raise
-        command = shlex.join(["edgekd", verb, str(data), "--out", str(place), "--resume"])
+        command = shlex.join(["edgekd", verb, str(data), "--out", str(place), *options, "--resume"])
         raise KeyboardInterrupt(f"interrupted, the run is kept. Next: {command}") from interrupt
 
 

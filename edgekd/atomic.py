@@ -28,16 +28,23 @@ def explain_full_disk(path: Path) -> Iterator[None]:
         raise
 
 
-def write_bytes_atomic(path: Path, data: bytes) -> None:
-    """Write ``data`` to a hidden sibling, flush it to the disk, then rename it to ``path``."""
+def write_bytes_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write ``data`` to a hidden sibling, flush it to the disk, then rename it to ``path``.
+
+    Args:
+        path: the file.
+        data: its content.
+        durable: wait until the disk has it; without that a power cut may leave an empty file.
+    """
     with explain_full_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             # mkstemp makes the file private; a result is as readable as any other new file.
             os.chmod(name, 0o666 & ~_read_umask())
             os.replace(name, path)

@@ -18,8 +18,9 @@ from edgekd.distill.objective import TeacherAnswer
 from edgekd.errors import IntegrityError
 
 # Raise it whenever the arithmetic of a view or the content of an entry changes.
-ANSWERS_VERSION = 2
+ANSWERS_VERSION = 3
 LOGITS = "logits"
+_FEATURE = "feature "  # a tap may be called anything, also logits
 
 
 class AnswerStore:
@@ -31,7 +32,7 @@ class AnswerStore:
     Args:
         folder: need not exist yet.
         recipe: what an answer depends on beside frame and view: the teachers' weights, preprocessing,
-            augmentation, the view policy, taps, precision.
+            augmentation, the view policy, taps, precision, and the kind of device, whose noise is its own.
     """
 
     def __init__(self, folder: Path, recipe: Mapping[str, Any]) -> None:
@@ -64,7 +65,8 @@ class AnswerStore:
             MachineError: the disk is full.
         """
         tensors = {key: value.cpu().contiguous() for key, value in maps.items()}
-        write_bytes_atomic(self._locate(name), safetensors.torch.save(tensors))
+        # To wait for the disk took ten times as long as the rest, and what a power cut takes is made again.
+        write_bytes_atomic(self._locate(name), safetensors.torch.save(tensors), durable=False)
 
     def _locate(self, name: tuple[str, int]) -> Path:
         sha256, key = name
@@ -74,12 +76,13 @@ class AnswerStore:
 def stack_answers(entries: Sequence[Mapping[str, Tensor]], device: torch.device) -> TeacherAnswer:
     """Return the answer of a batch from the maps of its frames."""
     stacked = {key: torch.stack([entry[key] for entry in entries]).to(device) for key in entries[0]}
-    return TeacherAnswer(stacked.pop(LOGITS), stacked)
+    logits = stacked.pop(LOGITS)
+    return TeacherAnswer(logits, {key.removeprefix(_FEATURE): value for key, value in stacked.items()})
 
 
 def split_answer(answer: TeacherAnswer) -> list[dict[str, Tensor]]:
     """Return the maps of each frame of a batch."""
     return [
-        {LOGITS: logits, **{tap: value[index] for tap, value in answer.features.items()}}
+        {LOGITS: logits, **{f"{_FEATURE}{tap}": value[index] for tap, value in answer.features.items()}}
         for index, logits in enumerate(answer.logits)
     ]

@@ -117,7 +117,10 @@ class _Distillation:
         if config.quantize == "none":
             self._session.run(Phase(2, end, learners, teaching))
             return
-        self._session.run(Phase(2, end - config.count_quantize_epochs(), learners, teaching))
+        begin = end - config.count_quantize_epochs()
+        self._session.run(Phase(2, begin, learners, teaching))
+        for learner in learners:
+            learner.forget_best(before=begin)
         with simulate_int8([learner.network for learner in learners]):
             self._session.run(Phase(2, end, learners, teaching))
 

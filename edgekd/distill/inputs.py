@@ -51,7 +51,9 @@ def load_inputs(data: Path, config: FitConfig, *, quiet: bool = False) -> Inputs
         UsageError: a frame without a mask is an image of the validation or test split, or all golden ones
             would be of the training split.
     """
-    parts = assign_splits(find_cases(data), fractions=config.split.fractions, salt=config.split.salt)
+    found = assign_splits(find_cases(data), fractions=config.split.fractions, salt=config.split.salt)
+    # By name, not by their row in a table: the same data trains the same network.
+    parts = {name: sorted(cases, key=lambda case: case.name) for name, cases in found.items()}
     spec = config.build_preprocess()
     unlabelled, sha256 = None, {name: hash_cases(cases) for name, cases in parts.items()}
     golden = None
@@ -59,9 +61,12 @@ def load_inputs(data: Path, config: FitConfig, *, quiet: bool = False) -> Inputs
         trained = {hash_image(case.image) for case in parts["train"]}
         golden = read_golden_cases(Path(config.golden), spec, config.classes, trained)
     if isinstance(config, DistillConfig) and config.unlabeled is not None:
-        unlabelled = load_frames(list_images(Path(config.unlabeled)), spec, quiet=quiet)
+        # By content, for the same reason: these have no name that counts.
+        unlabelled = load_frames(
+            sorted(list_images(Path(config.unlabeled)), key=hash_image), spec, quiet=quiet
+        )
         _check_not_judged(unlabelled, [*parts["val"], *parts["test"]], config.unlabeled)
-        sha256["unlabelled"] = hashlib.sha256("".join(sorted(unlabelled.sha256)).encode()).hexdigest()
+        sha256["unlabelled"] = hashlib.sha256("".join(unlabelled.sha256).encode()).hexdigest()
     return Inputs(
         splits={name: load_cases(cases, spec, config.classes, quiet=quiet) for name, cases in parts.items()},
         unlabelled=unlabelled,

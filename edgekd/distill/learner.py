@@ -71,9 +71,10 @@ class Learner:
             self.best_dice, self.best_epoch = dice, epoch
             self.best_weights = copy_weights(self.network)
 
-    def forget_best(self) -> None:
-        """Start the search for the best epoch anew."""
-        self.best_dice, self.best_epoch, self.best_weights = -1.0, None, {}
+    def forget_best(self, before: int | None = None) -> None:
+        """Start the search for the best epoch anew, or only where the best so far came ``before``."""
+        if before is None or (self.best_epoch is not None and self.best_epoch < before):
+            self.best_dice, self.best_epoch, self.best_weights = -1.0, None, {}
 
     def pick_weights(self, select: str) -> tuple[State, int | None]:
         """Return the weights to keep and their epoch: the ``best`` ones, or the ``last`` (epoch None).

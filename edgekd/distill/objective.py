@@ -102,6 +102,13 @@ def _compute_zkl(inputs: LossInputs) -> Tensor:
     return standardised_kl(inputs.logits, inputs.teacher_logits, inputs.edge_weight, inputs.temperature)
 
 
+def _compute_cwd(inputs: LossInputs) -> Tensor:
+    # A number added to all classes of a pixel changes no answer, but it would change the channels' maps; and
+    # of answers that were averaged the logarithm of the probabilities is all there is.
+    student, teacher = (logits.log_softmax(dim=1) for logits in (inputs.logits, inputs.teacher_logits))
+    return channel_kl(student, teacher, inputs.pixel_weight, CHANNEL_TEMPERATURE)
+
+
 def _average_taps(
     inputs: LossInputs, compare: Callable[[Tensor, Tensor], Tensor], *, project: bool
 ) -> Tensor:
@@ -119,12 +126,7 @@ LOSSES: dict[str, Loss] = {
     "tdice": Loss(
         lambda inputs: teacher_dice(inputs.logits, inputs.teacher_logits, inputs.edge_weight), "logits"
     ),
-    "cwd": Loss(
-        lambda inputs: channel_kl(
-            inputs.logits, inputs.teacher_logits, inputs.pixel_weight, CHANNEL_TEMPERATURE
-        ),
-        "logits",
-    ),
+    "cwd": Loss(_compute_cwd, "logits"),
     "dist": Loss(
         lambda inputs: relation_distance(inputs.logits, inputs.teacher_logits, inputs.pixel_weight),
         "logits",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgekd.config import DistillConfig
 from edgekd.distill.inputs import Inputs
 from edgekd.distill.results import NetworkResult, RunRecord, read_record, resolve_weights
-from edgekd.errors import UsageError
+from edgekd.errors import InputError, UsageError
 from edgekd.models import CATALOGUE
 
 
@@ -49,12 +51,13 @@ def find_ready_teachers(config: DistillConfig) -> tuple[ReadyTeacher, ...]:
     the teacher is taken.
 
     Raises:
-        InputError: a folder holds no finished run.
+        InputError: a folder is missing or holds no finished run.
         IntegrityError: the weights are not what the run says.
         UsageError: a teacher has another preprocessing or other classes than the student will have, is
             named twice, or is a network where several teachers are named.
     """
     names = config.list_teachers()
+    _check_folders(names)
     networks = [name for name in names if name in CATALOGUE or not Path(name).is_dir()]
     if len(names) == 1 and networks:
         return ()
@@ -69,6 +72,17 @@ def find_ready_teachers(config: DistillConfig) -> tuple[ReadyTeacher, ...]:
     if len({one.fact.sha256 for one in ready}) < len(ready):
         raise UsageError("a teacher is named twice", received=", ".join(names), action="name it once")
     return ready
+
+
+def _check_folders(names: Sequence[str]) -> None:
+    for name in names:
+        # No name of a network has a separator in it.
+        if os.sep in name and not Path(name).is_dir():
+            raise InputError(
+                f"there is no run at {name} whose network could teach",
+                expected="the folder of a finished run, or the name of a network",
+                action="check the path; train a teacher with edgekd train",
+            )
 
 
 def _read_teacher(path: Path, config: DistillConfig) -> ReadyTeacher:

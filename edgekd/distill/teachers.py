@@ -58,8 +58,9 @@ def _open_store(session: Session, plan: Plan, cache: Path) -> AnswerStore:
         "preprocess": config.build_preprocess().compute_hash(),
         "augment": config.augment.model_dump(mode="json"),
         "view": [config.teacher_view, config.teacher_mirror],
-        "taps": [pair.teacher for pair in plan.taps],
+        "taps": [[pair.name, pair.teacher] for pair in plan.taps],
         "precision": session.precision,
+        "device": session.fabric.device.type,
     }
     return AnswerStore(cache, recipe)
 

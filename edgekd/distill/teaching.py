@@ -52,10 +52,12 @@ class Teaching:
         known = [self.store.read(name) for name in batch.names]
         missing = [index for index, entry in enumerate(known) if entry is None]
         if missing:
-            asked = split_answer(self._ask(images[missing]))
-            for index, maps in zip(missing, asked, strict=True):
-                self.store.write(batch.names[index], maps)
-                known[index] = {key: value.cpu() for key, value in maps.items()}
+            # All of the batch, also what is known: in another company a frame's last bits differ, and a run
+            # that was interrupted here would not repeat itself.
+            asked = split_answer(self._ask(images))
+            for index in missing:
+                self.store.write(batch.names[index], asked[index])
+                known[index] = {key: value.cpu() for key, value in asked[index].items()}
         return stack_answers([entry for entry in known if entry is not None], images.device)
 
     def weigh_pixels(self, batch: Batch, answer: TeacherAnswer) -> Tensor:

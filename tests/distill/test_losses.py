@@ -17,6 +17,7 @@ from edgekd.distill.objective import (
     compute_losses,
     parse_terms,
 )
+from edgekd.distill.teaching import average_logits
 from edgekd.errors import UsageError
 
 
@@ -164,3 +165,16 @@ def test_terms_are_parsed() -> None:
 def test_bad_terms_are_refused(text: str, needs_teacher: bool, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse_terms(text, needs_teacher=needs_teacher)
+
+
+def test_cwd_sees_answers_not_the_numbers_behind_them() -> None:
+    generator = torch.Generator().manual_seed(4)
+    logits = torch.randn(2, 3, 5, 7, generator=generator)
+    shifted = logits + torch.randn(2, 1, 5, 7, generator=generator)
+    truth = torch.zeros(2, 5, 7, dtype=torch.int64)
+    # Beside a mirror or a second teacher the logarithm of the mean probability is all that is known.
+    for teacher in (logits, shifted, average_logits([logits, shifted])):
+        same = LossInputs(logits, truth, TeacherAnswer(teacher, {}))
+        assert LOSSES["cwd"].function(same).item() == pytest.approx(0, abs=1e-6)
+    other = LossInputs(logits, truth, TeacherAnswer(logits.flip(1), {}))
+    assert LOSSES["cwd"].function(other).item() > 0.1

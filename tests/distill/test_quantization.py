@@ -80,6 +80,15 @@ def test_a_run_rounds_in_its_last_epochs_alone(discs: Path, tmp_path: Path) -> N
     assert same == [True] * (len(same) - 1) + [False]
 
 
+def test_the_best_epoch_is_one_that_rounded(discs: Path, tmp_path: Path) -> None:
+    choices = {"quantize": "int8", "quantize_epochs": 1, "select": "best", "distill_epochs": 3, "lr": 1e-4}
+    for seed in range(3):
+        result = distill(
+            build_distill_config(**choices, seed=seed), discs, tmp_path / str(seed), control=True, quiet=True
+        )
+        assert {result.record.networks[name].epoch for name in ("student", "control")} == {5}
+
+
 def test_more_epochs_than_phase_2_has_are_refused(discs: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="quantize_epochs 3 of 2"):
         distill(build_distill_config(quantize="int8", quantize_epochs=3), discs, tmp_path / "out", quiet=True)

@@ -97,6 +97,11 @@ def test_an_unfinished_or_changed_run_is_refused(teacher: TrainResult, discs: Pa
         distill(build_config(copy), discs, tmp_path / "run", quiet=True)
 
 
+def test_a_folder_that_is_not_there_is_no_unknown_network(discs: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no run at .*/gone whose network could teach"):
+        distill(build_config(tmp_path / "gone"), discs, tmp_path / "run", quiet=True)
+
+
 def test_a_role_that_a_run_does_not_have_is_named(teacher: TrainResult) -> None:
     with pytest.raises(InputError, match=r"has no control: received model"):
         load_trained_model(teacher.out, "control")

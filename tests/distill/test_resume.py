@@ -152,6 +152,23 @@ def test_best_weights_survive_an_interruption(
     assert resumed.model.epoch == expected.model.epoch
 
 
+def test_the_same_data_in_another_order_trains_the_same_network(discs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    data = tmp_path / "data"
+    shutil.copytree(discs, data)
+    shutil.copytree(discs / "images", folder, ignore=shutil.ignore_patterns("val*", "test*"))
+    results = []
+    for out in ("run", "again"):
+        config = build_distill_config(unlabeled=str(folder))
+        results.append(distill(config, data, tmp_path / out, quiet=True))
+        table = data / "manifest.csv"
+        head, *rows = table.read_text().splitlines()
+        table.write_text("\n".join([head, *rows[::-1]]) + "\n")
+        for index, path in enumerate(sorted(folder.iterdir(), reverse=True)):
+            path.rename(folder / f"renamed{index}.png")
+    assert hash_networks(results[0]) == hash_networks(results[1])
+
+
 def test_a_finished_run_says_so_and_is_left_alone(
     whole: DistillResult, discs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from edgekd.distill import DistillResult, TrainResult, distill, golden, train
+from edgekd.distill.answers import AnswerStore, split_answer, stack_answers
 from edgekd.distill.augment import Views
 from edgekd.distill.batches import Batch, BatchBuilder, Pool
 from edgekd.distill.objective import TeacherAnswer
@@ -76,6 +77,42 @@ def test_stored_answers_change_nothing_and_are_not_asked_for_again(
     files[0].write_bytes(files[0].read_bytes()[:-7])
     with pytest.raises(IntegrityError, match="stored teacher answer"):
         run(teachers[:1], discs, tmp_path / "damaged", views=1, store_answers=True, cache=cache)
+
+
+def test_a_folder_serves_taps_of_other_names(
+    teachers: tuple[TrainResult, TrainResult], discs: Path, tmp_path: Path
+) -> None:
+    for index, taps in enumerate(("enc8=enc4", "enc4")):
+        choices = {"losses": "at:1", "taps": taps, "views": 1, "store_answers": True}
+        run(teachers[:1], discs, tmp_path / str(index), **choices, cache=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_a_tap_may_be_called_logits() -> None:
+    answer = TeacherAnswer(torch.ones(2, 2, 4, 4), {"logits": torch.zeros(2, 3, 2, 2)})
+    again = stack_answers(split_answer(answer), torch.device("cpu"))
+    assert torch.equal(again.logits, answer.logits)
+    assert torch.equal(again.features["logits"], answer.features["logits"])
+
+
+def test_an_answer_that_is_missing_is_asked_for_in_the_same_company(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    class Watched(Columns):
+        def forward(self, images: Tensor) -> Tensor:
+            asked.append(len(images))
+            return super().forward(images)
+
+    store = AnswerStore(tmp_path, {})
+    images = torch.randn(3, 1, 2, 2)
+    batch = build_batch(images, images, 3)
+    teaching = build_teaching(teachers=[FrozenTeacher(Watched())], store=store)
+    whole = teaching.answer(batch)
+    next(iter(tmp_path.rglob("*.safetensors"))).unlink()
+    assert torch.equal(teaching.answer(batch).logits, whole.logits)
+    assert asked == [3, 3]
+    teaching.answer(batch)
+    assert asked == [3, 3]
 
 
 def test_another_view_policy_is_stored_apart(
