@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.data.loading import read_frame
+from edgekd.data.loading import hash_pixels, read_frame
 from edgekd.data.readers import IMAGE_SUFFIXES
 from edgekd.errors import InputError
 from edgekd.preprocess.reference import preprocess_frame
@@ -25,10 +25,12 @@ class LoadedFrames:
     Attributes:
         images: (N, C, h, w) float32, normalised.
         sha256: of each image file.
+        pixels_sha256: of each frame, see ``hash_pixels``.
     """
 
     images: NDArray[np.float32]
     sha256: tuple[str, ...]
+    pixels_sha256: tuple[str, ...]
 
 
 def list_images(source: Path) -> list[Path]:
@@ -67,9 +69,12 @@ def load_frames(paths: Sequence[Path], spec: PreprocessSpec, *, quiet: bool = Fa
         InputError: a file that cannot be used; it is named.
     """
     images = np.empty((len(paths), spec.channels, spec.height, spec.width), np.float32)
+    hashes: list[str] = []
     for index, path in enumerate(track(paths, "reading frames without masks", quiet=quiet)):
-        images[index] = preprocess_frame(read_frame(path, spec), spec)
-    return LoadedFrames(images, tuple(hash_image(path) for path in paths))
+        frame = read_frame(path, spec)
+        images[index] = preprocess_frame(frame, spec)
+        hashes.append(hash_pixels(frame, spec))
+    return LoadedFrames(images, tuple(hash_image(path) for path in paths), tuple(hashes))
 
 
 def hash_image(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgekd.data.cases import Case
 from edgekd.data.duplicates import make_thumbnail
+from edgekd.data.loading import hash_array
 from edgekd.data.readers import read_image, read_mask
 from edgekd.errors import InputError
 
@@ -103,7 +103,7 @@ def inspect_case(case: Case, num_classes: int) -> Inspection:
         is_color=image.ndim == 3,
         class_pixels=np.bincount(mask.ravel(), minlength=num_classes).astype(np.int64),
         thumbnail=make_thumbnail(image),
-        pixel_hash=_hash_pixels(image),
+        pixel_hash=hash_array(image),
     )
     return Inspection(facts, findings, needed_classes)
 
@@ -154,9 +154,3 @@ def _report_size_mismatch(case: Case, image: NDArray[Any], mask: NDArray[np.uint
         f"its mask {mask.shape[0]} and {mask.shape[1]}; export the mask again at the image's size"
     )
     return Finding("fault", "size mismatch", case.name, detail)
-
-
-def _hash_pixels(image: NDArray[Any]) -> str:
-    digest = hashlib.sha256(f"{image.shape}{image.dtype}".encode())
-    digest.update(np.ascontiguousarray(image).data)
-    return digest.hexdigest()

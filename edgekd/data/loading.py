@@ -1,4 +1,4 @@
-"""Reading cases into arrays through the preprocessing truth, with an optional cache on disk."""
+"""Reading cases into arrays through the preprocessing truth, and hashes that name what was read."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.data.cache import CaseCache, PreparedCase, hash_contents
 from edgekd.data.cases import Case
 from edgekd.data.readers import read_image, read_mask
 from edgekd.errors import InputError
-from edgekd.preprocess.reference import check_frame, prepare_truth, preprocess_frame
+from edgekd.preprocess.reference import check_frame, convert_to_gray, prepare_truth, preprocess_frame
 from edgekd.progress import track
 from edgekd.specs import ClassSpec, PreprocessSpec
 
@@ -30,6 +29,7 @@ class LoadedCases:
         names: the cases' names.
         groups: the cases' groups, the name where a case has none.
         frame_shapes: (H, W) of each frame as stored.
+        pixels_sha256: of each frame, see ``hash_pixels``.
     """
 
     images: NDArray[np.float32]
@@ -37,6 +37,7 @@ class LoadedCases:
     names: tuple[str, ...]
     groups: tuple[str, ...]
     frame_shapes: tuple[tuple[int, int], ...]
+    pixels_sha256: tuple[str, ...]
 
 
 def load_cases(
@@ -44,7 +45,6 @@ def load_cases(
     spec: PreprocessSpec,
     classes: ClassSpec,
     *,
-    cache: Path | None = None,
     quiet: bool = False,
 ) -> LoadedCases:
     """Return the tensors and truths of ``cases``, each frame read and resized once.
@@ -53,25 +53,30 @@ def load_cases(
         cases: at least one.
         spec: how a frame becomes a tensor.
         classes: the classes that masks may hold.
-        cache: folder for prepared cases, keyed by the files' content and the spec; None keeps none.
         quiet: show no progress bar.
 
     Raises:
         InputError: no case, or a file that cannot be used; it is named.
-        MachineError: the disk is full while the cache is written.
     """
     if not cases:
         raise InputError("there is no case to load", expected="at least one")
-    store = None if cache is None else CaseCache(cache, spec, classes)
     images = np.empty((len(cases), spec.channels, spec.height, spec.width), np.float32)
     truths = np.empty((len(cases), spec.height, spec.width), np.uint8)
     shapes: list[tuple[int, int]] = []
+    hashes: list[str] = []
     for index, case in enumerate(track(cases, "reading cases", quiet=quiet)):
-        prepared = _prepare_through(store, case, spec, classes)
-        images[index], truths[index] = prepared.image, prepared.truth
-        shapes.append(prepared.frame_shape)
-    names = tuple(case.name for case in cases)
-    return LoadedCases(images, truths, names, tuple(case.group_or_name for case in cases), tuple(shapes))
+        frame, truth = read_case(case, spec, classes)
+        images[index], truths[index] = preprocess_frame(frame, spec), prepare_truth(truth, spec)
+        shapes.append((frame.shape[0], frame.shape[1]))
+        hashes.append(hash_pixels(frame, spec))
+    return LoadedCases(
+        images,
+        truths,
+        names=tuple(case.name for case in cases),
+        groups=tuple(case.group_or_name for case in cases),
+        frame_shapes=tuple(shapes),
+        pixels_sha256=tuple(hashes),
+    )
 
 
 def read_frame(path: Path, spec: PreprocessSpec) -> NDArray[Any]:
@@ -108,26 +113,6 @@ def read_case(case: Case, spec: PreprocessSpec, classes: ClassSpec) -> tuple[NDA
     return frame, read_mask(case.masks, classes.count, (frame.shape[0], frame.shape[1]))
 
 
-def _prepare_through(
-    store: CaseCache | None, case: Case, spec: PreprocessSpec, classes: ClassSpec
-) -> PreparedCase:
-    if store is None:
-        return _prepare(case, spec, classes)
-    content_hash = hash_contents(case)
-    prepared = store.read(content_hash)
-    if prepared is None:
-        prepared = _prepare(case, spec, classes)
-        store.write(content_hash, prepared)
-    return prepared
-
-
-def _prepare(case: Case, spec: PreprocessSpec, classes: ClassSpec) -> PreparedCase:
-    frame, truth = read_case(case, spec, classes)
-    return PreparedCase(
-        preprocess_frame(frame, spec), prepare_truth(truth, spec), (frame.shape[0], frame.shape[1])
-    )
-
-
 def _build_dtype_error(path: Path, found: str, promised: str) -> InputError:
     bits = {"uint8": 8, "uint16": 16}
     return InputError(
@@ -142,3 +127,39 @@ def hash_cases(cases: Sequence[Case]) -> str:
     """Return the sha256 (hex) of the names and file contents of ``cases``, whatever their order and place."""
     lines = sorted(f"{case.name}\0{hash_contents(case)}" for case in cases)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def hash_contents(case: Case) -> str:
+    """Return the sha256 (hex) over the image and mask files of a case, in order.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in (case.image, *case.masks):
+        try:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        except OSError as error:
+            raise InputError(f"{path} cannot be read", received=error.strerror) from error
+    return digest.hexdigest()
+
+
+def hash_pixels(frame: NDArray[Any], spec: PreprocessSpec) -> str:
+    """Return the sha256 (hex) of a frame's size and of the pixels that a network with ``spec`` can see.
+
+    Whatever the file is called, however it was packed and whichever masks lie beside it.
+
+    Args:
+        frame: (H, W) or (H, W, 3) as ``read_frame`` gives it.
+        spec: a grey one sees the luma of colours.
+    """
+    is_color = frame.ndim == 3
+    seen = convert_to_gray(frame, spec.frame_order) if is_color and spec.color == "gray" else frame
+    return hash_array(seen)
+
+
+def hash_array(pixels: NDArray[Any]) -> str:
+    """Return the sha256 (hex) of an array's shape, type and values."""
+    digest = hashlib.sha256(f"{pixels.shape}{pixels.dtype}".encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()

@@ -201,7 +201,8 @@ class _Distillation:
             networks[learner.name] = self._choose(learner, file)
         if plan.control:
             write_bytes_atomic(session.out / CONTROL_FILE, pack_weights(learners[1].network))
-        record = build_run_record(session, "distill", networks, plan.student, teaching.teachers)
+        seen = [sha256 for one in plan.ready for sha256 in one.record.train_pixels_sha256]
+        record = build_run_record(session, "distill", networks, plan.student, teaching.teachers, seen)
         if plan.control:
             record = record.model_copy(update={"gain": self._estimate_gain(*learners)})
         write_student_bundle(session, self._student.network, record)

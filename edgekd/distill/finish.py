@@ -6,7 +6,7 @@ import copy
 import hashlib
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -55,6 +55,7 @@ def build_run_record(
     networks: Mapping[str, NetworkResult],
     learned: ModelSpec,
     teachers: Sequence[nn.Module] = (),
+    seen_before: Iterable[str] = (),
 ) -> RunRecord:
     """Draw the curves and return the run's record.
 
@@ -64,6 +65,7 @@ def build_run_record(
         networks: what was trained.
         learned: the network that is scored untrained beside.
         teachers: several are scored together too.
+        seen_before: hashes of the frames that ready teachers had learned from.
     """
     draw_curves(session.out / CURVES_PICTURE, session.journal.history)
     untrained = session.build_network(learned.name, learned.options)
@@ -78,7 +80,9 @@ def build_run_record(
             "split": session.config.split,
             "config": session.config.model_dump(mode="json"),
             "data_sha256": dict(session.inputs.sha256),
-            "train_cases_sha256": session.inputs.cases_sha256["train"],
+            "train_pixels_sha256": tuple(
+                dict.fromkeys([*session.inputs.splits["train"].pixels_sha256, *seen_before])
+            ),
             "precision": session.precision,
             "seconds": session.journal.seconds,
             "environment": describe_training_environment(session),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgekd.config import DistillConfig, FitConfig
 from edgekd.data import (
-    Case,
     LoadedCases,
     LoadedFrames,
     assign_splits,
@@ -60,15 +59,16 @@ def load_inputs(data: Path, config: FitConfig, *, quiet: bool = False) -> Inputs
     if isinstance(config, DistillConfig) and config.golden is not None:
         trained = {hash_image(case.image) for case in parts["train"]}
         golden = read_golden_cases(Path(config.golden), spec, config.classes, trained)
-    if isinstance(config, DistillConfig) and config.unlabeled is not None:
+    folder = config.unlabeled if isinstance(config, DistillConfig) else None
+    if folder is not None:
         # By content, for the same reason: these have no name that counts.
-        unlabelled = load_frames(
-            sorted(list_images(Path(config.unlabeled)), key=hash_image), spec, quiet=quiet
-        )
-        _check_not_judged(unlabelled, [*parts["val"], *parts["test"]], config.unlabeled)
+        unlabelled = load_frames(sorted(list_images(Path(folder)), key=hash_image), spec, quiet=quiet)
         sha256["unlabelled"] = hashlib.sha256("".join(unlabelled.sha256).encode()).hexdigest()
+    splits = {name: load_cases(cases, spec, config.classes, quiet=quiet) for name, cases in parts.items()}
+    if folder is not None and unlabelled is not None:
+        _check_not_judged(unlabelled, splits, folder)
     return Inputs(
-        splits={name: load_cases(cases, spec, config.classes, quiet=quiet) for name, cases in parts.items()},
+        splits=splits,
         unlabelled=unlabelled,
         golden=golden,
         sha256=sha256,
@@ -76,13 +76,13 @@ def load_inputs(data: Path, config: FitConfig, *, quiet: bool = False) -> Inputs
     )
 
 
-def _check_not_judged(frames: LoadedFrames, judged: Sequence[Case], folder: str) -> None:
-    seen = {hash_image(case.image) for case in judged}
-    leaked = sum(sha256 in seen for sha256 in frames.sha256)
+def _check_not_judged(frames: LoadedFrames, splits: Mapping[str, LoadedCases], folder: str) -> None:
+    seen = {sha256 for name in ("val", "test") for sha256 in splits[name].pixels_sha256}
+    leaked = sum(sha256 in seen for sha256 in frames.pixels_sha256)
     if leaked:
         raise UsageError(
             f"frames in {folder} are images of the validation or test split",
-            received=f"{leaked} of {len(frames.sha256)}",
+            received=f"{leaked} of {len(frames.pixels_sha256)}",
             expected="none: the student would be judged on what it was taught",
             action="remove them from the folder",
         )

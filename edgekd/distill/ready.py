@@ -31,14 +31,15 @@ class ReadyTeacher:
     weights: Path
 
     def check_not_leaked(self, inputs: Inputs) -> None:
-        """Raise UsageError where the teacher learned from cases that judge the student here."""
-        learned = set(self.record.train_cases_sha256)
+        """Raise UsageError where the teacher learned from frames that judge the student here."""
+        learned = set(self.record.train_pixels_sha256)
         for split in ("val", "test"):
-            leaked = sum(sha256 in learned for sha256 in inputs.cases_sha256[split])
+            judging = inputs.splits[split].pixels_sha256
+            leaked = sum(sha256 in learned for sha256 in judging)
             if leaked:
                 raise UsageError(
                     f"the teacher in {self.path} learned from cases of the {split} split",
-                    received=f"{leaked} of {len(inputs.cases_sha256[split])}",
+                    received=f"{leaked} of {len(judging)}",
                     expected="none: the student would be judged on what its teacher had seen",
                     action="use the split of the teacher's run (salt, fractions), or train another teacher",
                 )

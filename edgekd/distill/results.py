@@ -58,7 +58,8 @@ class RunRecord(Spec):
         preprocess, classes, split: what a user of the networks must repeat.
         config: the resolved configuration.
         data_sha256: hash of each split.
-        train_cases_sha256: hash of each case that was learned from.
+        train_pixels_sha256: of each frame that the networks learned from, ready teachers included; see
+            ``edgekd.data.hash_pixels``.
         precision: what was computed in (``fp32`` or ``bf16``), whatever was asked.
         seconds: time spent in training, interruptions left out.
         environment: versions and the machine.
@@ -74,7 +75,7 @@ class RunRecord(Spec):
     split: SplitConfig
     config: dict[str, Any]
     data_sha256: dict[str, str]
-    train_cases_sha256: tuple[str, ...]
+    train_pixels_sha256: tuple[str, ...]
     precision: str
     seconds: float
     environment: dict[str, Any]

@@ -6,9 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from disc_runs import build_distill_config, build_train_config, write_discs
+from PIL import Image
 
 from edgekd.distill import TrainResult, distill, golden, load_trained_model, train
 from edgekd.errors import InputError, IntegrityError, UsageError
@@ -20,6 +22,14 @@ def teacher(discs: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResul
     torch.set_num_threads(1)
     config = build_train_config(model="unet-wide", model_options={"width": 4}, epochs=1)
     return train(config, discs, tmp_path_factory.mktemp("teacher") / "run", quiet=True)
+
+
+def write_other_discs(root: Path) -> Path:
+    """Write discs that no teacher of these tests has seen, under the same names."""
+    data = write_discs(root, {"train": 6, "val": 1, "test": 1})
+    for path in (data / "images").iterdir():
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    return data
 
 
 def build_config(teacher: Path, **changes: Any) -> Any:
@@ -72,15 +82,29 @@ def test_a_teacher_that_saw_the_test_images_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_it_is_refused_whatever_the_images_are_called_now_and_whoever_hands_it_on(
+    teacher: TrainResult, tmp_path: Path, discs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(golden, "NUM_GOLDEN_FRAMES", 1)
+    other = write_other_discs(tmp_path / "other")
+    handed_on = distill(build_config(teacher.out), other, tmp_path / "handed", quiet=True)
+    data = tmp_path / "data"
+    shutil.copytree(discs, data)
+    Image.open(data / "images/train0.png").save(data / "images/new.bmp")
+    (data / "masks/train0.png").rename(data / "masks/new.png")
+    table = data / "manifest.csv"
+    row = "images/train0.png,masks/train0.png,train0,train"
+    table.write_text(table.read_text().replace(row, "images/new.bmp,masks/new.png,somebody,test"))
+    for out in (teacher.out, handed_on.out):
+        with pytest.raises(UsageError, match="learned from cases of the test split: received 1 of 4"):
+            distill(build_config(out), data, tmp_path / "run", quiet=True)
+
+
 def test_other_data_may_be_taught(
     teacher: TrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(golden, "NUM_GOLDEN_FRAMES", 1)
-    data = write_discs(tmp_path / "data", {"train": 5, "val": 1, "test": 1})
-    for path in (data / "images").iterdir():
-        path.rename(path.with_name("other" + path.name))
-    table = (data / "manifest.csv").read_text()
-    (data / "manifest.csv").write_text(table.replace("images/", "images/other"))
+    data = write_other_discs(tmp_path / "data")
     assert distill(build_config(teacher.out), data, tmp_path / "run", quiet=True).control is None
 
 

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from disc_runs import build_distill_config, build_train_config
 from lightning_fabric import Fabric
+from PIL import Image
 from torch import Tensor, nn
 
 from edgekd.distill import DistillResult, TrainResult, distill, golden, train
@@ -208,7 +209,7 @@ def test_frames_that_judge_may_not_teach(
 ) -> None:
     folder = tmp_path / "frames"
     folder.mkdir()
-    (folder / "one.png").symlink_to(discs / "images" / "test1.png")
+    Image.open(discs / "images" / "test1.png").save(folder / "one.bmp")
     (folder / "two.png").symlink_to(discs / "images" / "train1.png")
     with pytest.raises(UsageError, match="received 1 of 2"):
         run(teachers[:1], discs, tmp_path / "run", unlabeled=str(folder))
