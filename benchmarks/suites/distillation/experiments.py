@@ -15,8 +15,8 @@ STUDENTS = (
 )
 # Small images and a half-width teacher, for machines without a GPU. Batch and learning rate of students this
 # small were chosen on validation splits, for both sides (results/distillation/pilots.json): with 8 and 5e-3 a
-# control gained 5 points of Dice from twice the steps, with these it gains nothing. Cells may come from several
-# machines, so none computes in another precision than the others.
+# control gained 5 points of Dice from twice the steps, with these it gains nothing. Cells may come from
+# several machines, so none computes in another precision than the others.
 COMMON: dict[str, Any] = {"image_size": 64, "min_epoch_steps": 36, "batch_size": 16, "precision": "fp32"}
 TEACHER: dict[str, Any] = {"model": "unet-wide-s", "epochs": 120, "lr": 3e-3, "batch_size": 8}
 # The teacher is ready, so phase 1 only warms the student up.
