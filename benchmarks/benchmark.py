@@ -182,22 +182,18 @@ class _Series:
         ]
 
     def _measure_one(self, choice: Choice) -> LatencyResult:
-        meter = find_meter(device=choice.device or ENGINES[choice.target].device)
-        try:
-            return measure_latency(
-                functools.partial(choice.load, self.bundle, self.cache, self.threads),
-                self.frames,
-                min_queries=self.rule.min_queries,
-                min_seconds=self.rule.min_seconds,
-                stability=self.rule.stability,
-                max_seconds=self.rule.max_seconds,
-                num_warmup=self.num_warmup,
-                scenarios=self.scenarios,
-                meter=meter,
-            )
-        finally:
-            if meter is not None:
-                meter.close()
+        device = choice.device or ENGINES[choice.target].device
+        return measure_latency(
+            functools.partial(choice.load, self.bundle, self.cache, self.threads),
+            self.frames,
+            min_queries=self.rule.min_queries,
+            min_seconds=self.rule.min_seconds,
+            stability=self.rule.stability,
+            max_seconds=self.rule.max_seconds,
+            num_warmup=self.num_warmup,
+            scenarios=self.scenarios,
+            find_meter=functools.partial(find_meter, device=device),
+        )
 
     def _announce(self, choice: Choice) -> None:
         if not self.quiet:

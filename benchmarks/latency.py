@@ -46,7 +46,7 @@ def measure_latency(
     max_seconds: float = 60.0,
     num_warmup: int = 20,
     scenarios: ScenarioConfig | None = None,
-    meter: PowerMeter | None = None,
+    find_meter: Callable[[], PowerMeter | None] | None = None,
 ) -> LatencyResult:
     """Load, run the first query, warm up, then measure end to end, by stage and by scenario.
 
@@ -58,7 +58,9 @@ def measure_latency(
         stability, max_seconds: see ``StopRule``.
         num_warmup: queries that are run and not kept, before each loop.
         scenarios: what to measure beside the single stream; None takes nothing.
-        meter: of the power, in a loop of its own at the end; None measures no energy.
+        find_meter: opens the meter of the power for a loop of its own at the end, and not before: one that
+            runs a tool would disturb the latencies, and its unread lines would be of another time. None
+            measures no energy.
 
     Raises:
         InputError: no frame.
@@ -89,7 +91,7 @@ def measure_latency(
         others = run.measure_scenarios(chosen)
         conditions["during"] = subtract_counters(counters, read_counters())
         conditions["after"] = describe_conditions()
-        energy = run.measure_energy(meter)
+        energy = run.measure_energy(find_meter)
         facts = _read_facts(segmenter)
     return LatencyResult(
         load_ns=load_ns,
@@ -135,11 +137,15 @@ class _Run:
                     results.append(self._measure_pace(pace))
         return tuple(results)
 
-    def measure_energy(self, meter: PowerMeter | None) -> EnergyResult | None:
-        if meter is None or self.interrupted:
+    def measure_energy(self, find_meter: Callable[[], PowerMeter | None] | None) -> EnergyResult | None:
+        if find_meter is None or self.interrupted:
             return None
         try:
-            return measure_energy(self.segmenter, self.frames, meter, self.rule.min_seconds)
+            meter = find_meter()
+            if meter is None:
+                return None
+            with contextlib.closing(meter):
+                return measure_energy(self.segmenter, self.frames, meter, self.rule.min_seconds)
         except KeyboardInterrupt:
             self.interrupted = True
             return None

@@ -224,6 +224,37 @@ def test_tegrastats_is_read_line_by_line_and_ended(tmp_path: Path, monkeypatch: 
     assert TegrastatsMeter.find() is None
 
 
+def test_tegrastats_runs_for_the_energy_alone_and_tells_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its power in mW is the time since the test began: what is read must be of the moment of the reading.
+    tool, started, begin = tmp_path / "tegrastats", tmp_path / "started", time.time()
+    tool.write_text(
+        f"#!{sys.executable}\nimport pathlib, time\npathlib.Path({str(started)!r}).touch()\n"
+        "while True:\n"
+        f"    now = round(1000 * (time.time() - {begin!r}))\n"
+        "    print(f'VDD_IN {now}mW/{now}mW', flush=True)\n    time.sleep(0.02)\n"
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    ran_before: list[bool] = []
+
+    def find_power() -> TegrastatsMeter | None:
+        ran_before.append(started.exists())
+        return TegrastatsMeter.find()
+
+    result = measure_latency(
+        lambda: Segmenter(0.002), FRAMES, min_queries=5, min_seconds=0.6, num_warmup=0, find_meter=find_power
+    )
+    end = time.time() - begin
+    assert ran_before == [False]
+    assert result.energy is not None
+    assert result.energy.idle_w is not None
+    # Idle is the 0.6 s before the last loop of 0.6 s.
+    assert end - 1.6 < result.energy.idle_w < end - 0.6
+    assert end - 0.9 < result.energy.joules / result.energy.seconds < end
+
+
 class Segmenter:
     """Takes a while for a frame."""
 
@@ -286,7 +317,7 @@ def test_power_that_was_read_too_seldom_is_no_energy() -> None:
 
 def test_energy_is_part_of_a_latency_result() -> None:
     result = measure_latency(
-        Segmenter, FRAMES, min_queries=5, min_seconds=0.05, num_warmup=0, meter=CountingMeter()
+        Segmenter, FRAMES, min_queries=5, min_seconds=0.05, num_warmup=0, find_meter=CountingMeter
     )
     assert isinstance(result.energy, EnergyResult)
     assert result.to_dict()["energy"]["source"] == "test"
