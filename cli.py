@@ -495,8 +495,11 @@ def compare(
     Example: edgekd compare release-1/ release-2/ --out change
     """
     from edgekd.answers import show_comparison
+    from edgekd.atomic import check_output_is_new
     from edgekd.benchmarks import compare_reports, write_comparison
 
+    if out is not None:
+        check_output_is_new(out)
     comparison = compare_reports(reports, max_drop=max_drop, max_slowdown=max_slowdown)
     if out is not None:
         write_comparison(out, comparison)

@@ -108,7 +108,8 @@ def run_acceptance(
             None writes nothing.
 
     Raises:
-        UsageError: ``out`` exists, a reference without data, or options that cannot be meant.
+        UsageError: ``out`` exists or cannot be written, a reference without data, or options that cannot be
+            meant.
         InputError, IntegrityError: data and reference do not belong together or to the bundle.
         MachineError: a named target cannot run here, or no build can.
         EdgeKDError: an engine failed; what was measured before is written first.

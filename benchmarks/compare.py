@@ -136,7 +136,7 @@ def write_comparison(out: Path, comparison: Comparison) -> None:
     """Write ``comparison.json``, ``comparison.md`` and ``report.html`` into a new folder, all or nothing.
 
     Raises:
-        UsageError: ``out`` exists.
+        UsageError: ``out`` exists or cannot be written.
         MachineError: the disk is full.
     """
     content = comparison.to_dict()

@@ -75,7 +75,7 @@ def run_parity(
         quiet: no progress bars.
 
     Raises:
-        UsageError: ``out`` exists, or a reference is given without data.
+        UsageError: ``out`` exists or cannot be written, or a reference is given without data.
         InputError: no reference, or data that does not hold its cases.
         IntegrityError: the reference belongs to another bundle or other files.
         MachineError: a named target cannot run here, or no build can.

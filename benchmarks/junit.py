@@ -46,7 +46,7 @@ def keep_junit(path: Path | None) -> Iterator[None]:
     """Write the error of the block to ``path`` as JUnit XML and pass it on; None writes nothing.
 
     Raises:
-        UsageError: ``path`` exists.
+        UsageError: ``path`` exists or cannot be written.
     """
     if path is None:
         yield

@@ -73,7 +73,7 @@ def run_prediction(
         quiet: no progress bar.
 
     Raises:
-        UsageError: ``out`` exists.
+        UsageError: ``out`` exists or cannot be written.
         InputError: no image, or one that cannot be read; nothing is written then.
         MachineError: the target cannot run here, or no build can.
     """
@@ -98,7 +98,7 @@ def predict_folder(
         quiet: no progress bar.
 
     Raises:
-        UsageError: ``out`` exists.
+        UsageError: ``out`` exists or cannot be written.
         InputError: an image cannot be read, or two would share a name; nothing is left behind.
         SegmenterFault: the engine failed; nothing is left behind.
     """
