@@ -12,6 +12,7 @@ from typing import Any
 import numpy.typing as npt
 
 from edgekd.benchmarks.environment import describe_environment
+from edgekd.benchmarks.frame_sizes import leave_misfits
 from edgekd.benchmarks.latency import measure_latency
 from edgekd.benchmarks.latency_result import LatencyResult
 from edgekd.benchmarks.power import find_meter
@@ -120,6 +121,10 @@ def run_benchmark(
     chosen.check()
     choices, skipped = choose_builds(opened, targets or (), precision, device, allow_probes=True)
     frames, description, digest = _gather_frames(opened, data, choices)
+    if data is not None:
+        shapes = (frame.shape for frame in frames)
+        choices, misfits = leave_misfits(opened, choices, shapes, named=bool(targets))
+        skipped += misfits
     series = _Series(opened, frames, limits, num_warmup, chosen, cache, threads, quiet)
     series.measure(choices)
     return BenchmarkReport(
