@@ -428,7 +428,7 @@ def benchmark(
     device: DeviceOption = None,
     threads: ThreadsOption = None,
     gate: Annotated[bool, typer.Option("--gate/--no-gate", help="Judge the engines too.")] = True,
-    min_queries: MinQueriesOption = 200,
+    min_queries: MinQueriesOption = None,
     min_seconds: MinSecondsOption = 3.0,
     stability: StabilityOption = None,
     max_seconds: MaxSecondsOption = 60.0,

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -32,15 +31,12 @@ from edgekd.benchmarks.scenarios import BatchResult, ScenarioConfig, measure_bat
 from edgekd.benchmarks.stopping import StopRule
 from edgekd.errors import InputError, UsageError
 
-MIN_PACED_FRAMES = 100
-"""Frames of a paced measurement where no more are asked for by time: what p99 needs."""
-
 
 def measure_latency(
     load_segmenter: Callable[[], TimedSegmenter],
     frames: Sequence[npt.NDArray[Any]],
     *,
-    min_queries: int = 200,
+    min_queries: int | None = None,
     min_seconds: float = 5.0,
     stability: float | None = None,
     max_seconds: float = 60.0,
@@ -53,7 +49,7 @@ def measure_latency(
     Args:
         load_segmenter: called once; its result is closed at the end.
         frames: (H, W) or (H, W, 3) each; one a query, in turn.
-        min_queries: samples to take at least, in each loop.
+        min_queries: samples to take at least, in each loop; for None see ``StopRule``.
         min_seconds: time to measure at least, in each loop.
         stability, max_seconds: see ``StopRule``.
         num_warmup: queries that are run and not kept, before each loop.
@@ -170,8 +166,7 @@ class _Run:
         return result
 
     def _measure_pace(self, pace: PaceConfig) -> PacedResult:
-        least = min(self.rule.min_queries, MIN_PACED_FRAMES)
-        count = max(math.ceil(self.rule.min_seconds * pace.fps), least)
+        count = self.rule.count_arrivals(pace.fps)
         result = measure_paced(self.segmenter, self.frames, pace, count, num_warmup=self.num_warmup)
         self.interrupted = result.interrupted
         return result
