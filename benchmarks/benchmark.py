@@ -197,7 +197,7 @@ class _Series:
             max_seconds=self.rule.max_seconds,
             num_warmup=self.num_warmup,
             scenarios=self.scenarios,
-            find_meter=functools.partial(find_meter, device=device),
+            find_meter=functools.partial(find_meter, target=choice.target, device=device),
         )
 
     def _announce(self, choice: Choice) -> None:
