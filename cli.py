@@ -6,7 +6,7 @@ Every import of a room stands inside its verb, so that ``--help`` loads neither 
 import contextlib
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -396,10 +396,15 @@ def parity(
     from edgekd.benchmarks import check_certificate, keep_junit, parse_margins, run_parity
     from edgekd.bundle import Bundle
 
-    chosen = _choose_bundle(bundle, quiet)
-    if verify is not None:
-        return show_certificate(check_certificate(verify, Bundle.open(chosen)))
     with keep_junit(junit):
+        if verify is not None:
+            gate = {"data": data, "reference": reference, "target": target, "precision": precision}
+            gate |= {"device": device, "config": config, "margin": margin, "out": out}
+            gate |= {"certificate": certificate, "seed": None if seed == 0 else seed}
+            _refuse_beside_verify(gate)
+            opened = Bundle.open(_choose_bundle(bundle, quiet))
+            return show_certificate(check_certificate(verify, opened, junit=junit))
+        chosen = _choose_bundle(bundle, quiet)
         report = run_parity(
             chosen,
             data=data,
@@ -566,6 +571,19 @@ def _choose_bundle(named: Path | None, quiet: bool) -> Path:
     found = find_last_bundle()
     print_notice(f"no bundle was named: taking the last run of this folder, {found}", quiet=quiet)
     return found
+
+
+def _refuse_beside_verify(options: Mapping[str, object]) -> None:
+    from edgekd.errors import UsageError
+
+    given = [f"--{name}" for name, value in options.items() if value is not None and value != []]
+    if given:
+        raise UsageError(
+            "--verify runs no gate, so it takes no option of one",
+            received=", ".join(given),
+            expected="--verify alone, or with --junit",
+            action="leave these out: what the certificate is bound to stands in it",
+        )
 
 
 def _require_run(named: Path | None) -> Path:

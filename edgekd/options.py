@@ -53,7 +53,7 @@ CertificateOption = Annotated[
     Path | None, typer.Option("--certificate", help="New file for a certificate of the builds that passed.")
 ]
 VerifyOption = Annotated[
-    Path | None, typer.Option("--verify", help="Run nothing: check that this certificate still holds here.")
+    Path | None, typer.Option("--verify", help="Run no gate: check that this certificate still holds here.")
 ]
 FixedSizeOption = Annotated[
     str | None,
