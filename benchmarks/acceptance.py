@@ -151,7 +151,8 @@ def run_acceptance(
                 quiet=quiet,
             )
         elif mode != "none":
-            report = dataclasses.replace(report, gate_note="interrupted before the gate")
+            cause = "interrupted" if measured.interrupted else "the benchmark ended by an error"
+            report = dataclasses.replace(report, gate_note=f"{cause} before the gate")
         if folder is not None:
             _write_files(folder, report)
     if report.fault is not None:
