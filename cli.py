@@ -6,7 +6,7 @@ Every import of a room stands inside its verb, so that ``--help`` loads neither 
 import contextlib
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -396,10 +396,15 @@ def parity(
     from edgekd.benchmarks import check_certificate, keep_junit, parse_margins, run_parity
     from edgekd.bundle import Bundle
 
-    chosen = _choose_bundle(bundle, quiet)
-    if verify is not None:
-        return show_certificate(check_certificate(verify, Bundle.open(chosen)))
     with keep_junit(junit):
+        if verify is not None:
+            gate = {"data": data, "reference": reference, "target": target, "precision": precision}
+            gate |= {"device": device, "config": config, "margin": margin, "out": out}
+            gate |= {"certificate": certificate, "seed": None if seed == 0 else seed}
+            _refuse_beside_verify(gate)
+            opened = Bundle.open(_choose_bundle(bundle, quiet))
+            return show_certificate(check_certificate(verify, opened, junit=junit))
+        chosen = _choose_bundle(bundle, quiet)
         report = run_parity(
             chosen,
             data=data,
@@ -428,7 +433,7 @@ def benchmark(
     device: DeviceOption = None,
     threads: ThreadsOption = None,
     gate: Annotated[bool, typer.Option("--gate/--no-gate", help="Judge the engines too.")] = True,
-    min_queries: MinQueriesOption = 200,
+    min_queries: MinQueriesOption = None,
     min_seconds: MinSecondsOption = 3.0,
     stability: StabilityOption = None,
     max_seconds: MaxSecondsOption = 60.0,
@@ -495,8 +500,11 @@ def compare(
     Example: edgekd compare release-1/ release-2/ --out change
     """
     from edgekd.answers import show_comparison
+    from edgekd.atomic import check_output_is_new
     from edgekd.benchmarks import compare_reports, write_comparison
 
+    if out is not None:
+        check_output_is_new(out)
     comparison = compare_reports(reports, max_drop=max_drop, max_slowdown=max_slowdown)
     if out is not None:
         write_comparison(out, comparison)
@@ -563,6 +571,19 @@ def _choose_bundle(named: Path | None, quiet: bool) -> Path:
     found = find_last_bundle()
     print_notice(f"no bundle was named: taking the last run of this folder, {found}", quiet=quiet)
     return found
+
+
+def _refuse_beside_verify(options: Mapping[str, object]) -> None:
+    from edgekd.errors import UsageError
+
+    given = [f"--{name}" for name, value in options.items() if value is not None and value != []]
+    if given:
+        raise UsageError(
+            "--verify runs no gate, so it takes no option of one",
+            received=", ".join(given),
+            expected="--verify alone, or with --junit",
+            action="leave these out: what the certificate is bound to stands in it",
+        )
 
 
 def _require_run(named: Path | None) -> Path:

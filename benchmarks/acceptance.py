@@ -108,7 +108,8 @@ def run_acceptance(
             None writes nothing.
 
     Raises:
-        UsageError: ``out`` exists, a reference without data, or options that cannot be meant.
+        UsageError: ``out`` exists or cannot be written, a reference without data, or options that cannot be
+            meant.
         InputError, IntegrityError: data and reference do not belong together or to the bundle.
         MachineError: a named target cannot run here, or no build can.
         EdgeKDError: an engine failed; what was measured before is written first.
@@ -150,7 +151,8 @@ def run_acceptance(
                 quiet=quiet,
             )
         elif mode != "none":
-            report = dataclasses.replace(report, gate_note="interrupted before the gate")
+            cause = "interrupted" if measured.interrupted else "the benchmark ended by an error"
+            report = dataclasses.replace(report, gate_note=f"{cause} before the gate")
         if folder is not None:
             _write_files(folder, report)
     if report.fault is not None:

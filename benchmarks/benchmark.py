@@ -12,6 +12,7 @@ from typing import Any
 import numpy.typing as npt
 
 from edgekd.benchmarks.environment import describe_environment
+from edgekd.benchmarks.frame_sizes import leave_misfits
 from edgekd.benchmarks.latency import measure_latency
 from edgekd.benchmarks.latency_result import LatencyResult
 from edgekd.benchmarks.power import find_meter
@@ -120,6 +121,10 @@ def run_benchmark(
     chosen.check()
     choices, skipped = choose_builds(opened, targets or (), precision, device, allow_probes=True)
     frames, description, digest = _gather_frames(opened, data, choices)
+    if data is not None:
+        shapes = (frame.shape for frame in frames)
+        choices, misfits = leave_misfits(opened, choices, shapes, named=bool(targets))
+        skipped += misfits
     series = _Series(opened, frames, limits, num_warmup, chosen, cache, threads, quiet)
     series.measure(choices)
     return BenchmarkReport(
@@ -182,22 +187,18 @@ class _Series:
         ]
 
     def _measure_one(self, choice: Choice) -> LatencyResult:
-        meter = find_meter(device=choice.device or ENGINES[choice.target].device)
-        try:
-            return measure_latency(
-                functools.partial(choice.load, self.bundle, self.cache, self.threads),
-                self.frames,
-                min_queries=self.rule.min_queries,
-                min_seconds=self.rule.min_seconds,
-                stability=self.rule.stability,
-                max_seconds=self.rule.max_seconds,
-                num_warmup=self.num_warmup,
-                scenarios=self.scenarios,
-                meter=meter,
-            )
-        finally:
-            if meter is not None:
-                meter.close()
+        device = choice.device or ENGINES[choice.target].device
+        return measure_latency(
+            functools.partial(choice.load, self.bundle, self.cache, self.threads),
+            self.frames,
+            min_queries=self.rule.min_queries,
+            min_seconds=self.rule.min_seconds,
+            stability=self.rule.stability,
+            max_seconds=self.rule.max_seconds,
+            num_warmup=self.num_warmup,
+            scenarios=self.scenarios,
+            find_meter=functools.partial(find_meter, target=choice.target, device=device),
+        )
 
     def _announce(self, choice: Choice) -> None:
         if not self.quiet:

@@ -136,7 +136,7 @@ def write_comparison(out: Path, comparison: Comparison) -> None:
     """Write ``comparison.json``, ``comparison.md`` and ``report.html`` into a new folder, all or nothing.
 
     Raises:
-        UsageError: ``out`` exists.
+        UsageError: ``out`` exists or cannot be written.
         MachineError: the disk is full.
     """
     content = comparison.to_dict()
@@ -182,6 +182,8 @@ def _judge(
         return "not judged"
     if unit in ("ms", "1/s", "mJ", "rate") and find_device(first) != find_device(column):
         return "not judged"
+    if before.list_differences(after):
+        return "not judged"
     quiet = build not in first.disturbed | column.disturbed
     return judge_quantity(quantity, unit, before, after, limits, quiet=quiet)
 
@@ -211,12 +213,26 @@ def _find_doubts(columns: Sequence[Column]) -> Iterator[str]:
             yield f"{column.name} was gated on other data than {first.name}: its scores are not judged"
         if find_device(column) != find_device(first):
             yield f"{column.name} is of another device than {first.name}: its latencies are not judged"
+        yield from _find_other_conditions(first, column)
         missing = sorted(first.builds - column.builds)
         if missing:
             yield f"{column.name} lacks {', '.join(missing)}"
         disturbed = sorted((first.disturbed | column.disturbed) & first.builds & column.builds)
         if disturbed:
             yield f"tails of {', '.join(disturbed)} are not judged: the machine was not quiet"
+
+
+def _find_other_conditions(first: Column, column: Column) -> Iterator[str]:
+    for build in sorted(first.builds & column.builds):
+        found: dict[str, None] = {}
+        for key, before in first.quantities.items():
+            if key[0] == build and key in column.quantities:
+                found |= dict.fromkeys(before.list_differences(column.quantities[key]))
+        if found:
+            yield (
+                f"{build} in {column.name} is not comparable with {first.name}: {', '.join(found)}; "
+                "what depends on that is not judged"
+            )
 
 
 def _format_cell(row: Mapping[str, Any], at: int) -> str:

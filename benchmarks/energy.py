@@ -129,7 +129,8 @@ class _Watch:
     def compute_joules(self, duration: float) -> float | None:
         before, after = self._counted_j
         if before is not None and after is not None:
-            return after - before
+            # A counter that stands still moves in longer steps, or not at all: nothing takes no energy.
+            return after - before if after > before else None
         if len(self.readings) < MIN_READINGS:
             return None
         # Mean power by the trapezoid rule over the readings' own time, then over the loop's.

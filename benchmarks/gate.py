@@ -10,6 +10,7 @@ from edgekd.atomic import check_output_is_new, hash_file, write_text_atomic
 from edgekd.benchmarks.certificate import write_certificate
 from edgekd.benchmarks.criteria import GateConfig, replace_margins
 from edgekd.benchmarks.environment import describe_environment
+from edgekd.benchmarks.frame_sizes import leave_misfits
 from edgekd.benchmarks.gallery import draw_cases, draw_golden
 from edgekd.benchmarks.golden import GoldenResult, compare_golden
 from edgekd.benchmarks.junit import build_junit
@@ -33,7 +34,7 @@ from edgekd.bundle import (
 )
 from edgekd.bundle.builds import BUILD_FILE
 from edgekd.config import load_config
-from edgekd.data import Case
+from edgekd.data import Case, read_image
 from edgekd.errors import InputError, UsageError
 from edgekd.runtime import Segmenter
 
@@ -75,8 +76,9 @@ def run_parity(
         quiet: no progress bars.
 
     Raises:
-        UsageError: ``out`` exists, or a reference is given without data.
-        InputError: no reference, or data that does not hold its cases.
+        UsageError: ``out`` exists or cannot be written, or a reference is given without data.
+        InputError: no reference, data that does not hold its cases, or frames of a size that a named build,
+            or any build, does not take.
         IntegrityError: the reference belongs to another bundle or other files.
         MachineError: a named target cannot run here, or no build can.
         GateFailure: there is nothing to compare.
@@ -113,6 +115,9 @@ def run_parity(
     else:
         recorded = _find_reference(opened, reference)
         cases = match_cases(recorded, data)
+        shapes = (read_image(case.image).shape for case in cases)
+        choices, misfits = leave_misfits(opened, choices, shapes, named=bool(targets))
+        skipped += misfits
         recordings = _record_builds(opened, choices, cases, recorded.data_sha256, cache, quiet, facts)
         results = _compare_on_data(opened, choices, cases, recorded, recordings, criteria, seed)
         overlays = draw_cases(cases, recordings, results, opened, recorded)

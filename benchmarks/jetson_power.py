@@ -7,7 +7,9 @@ line an interval with ``RAIL nowmW/meanmW``, without the unit before JetPack 5, 
 
 from __future__ import annotations
 
+import os
 import re
+import select
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -96,8 +98,8 @@ class TegrastatsMeter:
             [command, "--interval", str(TEGRASTATS_INTERVAL_MS)],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            text=True,
         )
+        self._unread = b""
 
     @classmethod
     def find(cls) -> TegrastatsMeter | None:
@@ -118,10 +120,8 @@ class TegrastatsMeter:
         return None
 
     def read_power_w(self) -> Mapping[str, float] | None:
-        """Wait for the next line and return its watts by rail, empty where the tool has ended."""
-        stream = self._process.stdout
-        line = stream.readline() if stream is not None else ""
-        return parse_tegrastats(line)
+        """Return watts by rail of the newest line, waiting for one; empty where the tool has ended."""
+        return parse_tegrastats(self._read_newest_line())
 
     def close(self) -> None:
         """End the tool."""
@@ -129,3 +129,16 @@ class TegrastatsMeter:
         self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
+
+    def _read_newest_line(self) -> str:
+        if self._process.stdout is None:
+            return ""
+        # Lines that were not read in time lie in the pipe: they tell a power of long ago.
+        pipe, unread = self._process.stdout.fileno(), self._unread
+        while b"\n" not in unread or select.select([pipe], [], [], 0)[0]:
+            chunk = os.read(pipe, 65536)
+            if not chunk:
+                break
+            unread += chunk
+        *lines, self._unread = unread.split(b"\n")
+        return lines[-1].decode(errors="replace") if lines else ""

@@ -31,6 +31,16 @@ def build_junit(report: Mapping[str, Any]) -> str:
     return _finish(root)
 
 
+def build_certificate_junit(check: Mapping[str, Any]) -> str:
+    """Return ``CertificateCheck.to_dict()`` as JUnit XML: one case, which failed where it is void."""
+    root = ET.Element("testsuites", name="edgekd parity")
+    suite = ET.SubElement(root, "testsuite", name="certificate")
+    case = ET.SubElement(suite, "testcase", classname="edgekd.parity", name=_clean(check["certificate"]))
+    if not check["holds"]:
+        _add_failure(case, "void", check["changes"])
+    return _finish(root)
+
+
 def build_error_junit(error: EdgeKDError) -> str:
     """Return a gate that could not be judged as JUnit XML: one case with an error."""
     root = ET.Element("testsuites", name="edgekd parity")
@@ -46,7 +56,7 @@ def keep_junit(path: Path | None) -> Iterator[None]:
     """Write the error of the block to ``path`` as JUnit XML and pass it on; None writes nothing.
 
     Raises:
-        UsageError: ``path`` exists.
+        UsageError: ``path`` exists or cannot be written.
     """
     if path is None:
         yield

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -32,33 +31,32 @@ from edgekd.benchmarks.scenarios import BatchResult, ScenarioConfig, measure_bat
 from edgekd.benchmarks.stopping import StopRule
 from edgekd.errors import InputError, UsageError
 
-MIN_PACED_FRAMES = 100
-"""Frames of a paced measurement where no more are asked for by time: what p99 needs."""
-
 
 def measure_latency(
     load_segmenter: Callable[[], TimedSegmenter],
     frames: Sequence[npt.NDArray[Any]],
     *,
-    min_queries: int = 200,
+    min_queries: int | None = None,
     min_seconds: float = 5.0,
     stability: float | None = None,
     max_seconds: float = 60.0,
     num_warmup: int = 20,
     scenarios: ScenarioConfig | None = None,
-    meter: PowerMeter | None = None,
+    find_meter: Callable[[], PowerMeter | None] | None = None,
 ) -> LatencyResult:
     """Load, run the first query, warm up, then measure end to end, by stage and by scenario.
 
     Args:
         load_segmenter: called once; its result is closed at the end.
         frames: (H, W) or (H, W, 3) each; one a query, in turn.
-        min_queries: samples to take at least, in each loop.
+        min_queries: samples to take at least, in each loop; for None see ``StopRule``.
         min_seconds: time to measure at least, in each loop.
         stability, max_seconds: see ``StopRule``.
         num_warmup: queries that are run and not kept, before each loop.
         scenarios: what to measure beside the single stream; None takes nothing.
-        meter: of the power, in a loop of its own at the end; None measures no energy.
+        find_meter: opens the meter of the power for a loop of its own at the end, and not before: one that
+            runs a tool would disturb the latencies, and its unread lines would be of another time. None
+            measures no energy.
 
     Raises:
         InputError: no frame.
@@ -89,7 +87,7 @@ def measure_latency(
         others = run.measure_scenarios(chosen)
         conditions["during"] = subtract_counters(counters, read_counters())
         conditions["after"] = describe_conditions()
-        energy = run.measure_energy(meter)
+        energy = run.measure_energy(find_meter)
         facts = _read_facts(segmenter)
     return LatencyResult(
         load_ns=load_ns,
@@ -135,11 +133,15 @@ class _Run:
                     results.append(self._measure_pace(pace))
         return tuple(results)
 
-    def measure_energy(self, meter: PowerMeter | None) -> EnergyResult | None:
-        if meter is None or self.interrupted:
+    def measure_energy(self, find_meter: Callable[[], PowerMeter | None] | None) -> EnergyResult | None:
+        if find_meter is None or self.interrupted:
             return None
         try:
-            return measure_energy(self.segmenter, self.frames, meter, self.rule.min_seconds)
+            meter = find_meter()
+            if meter is None:
+                return None
+            with contextlib.closing(meter):
+                return measure_energy(self.segmenter, self.frames, meter, self.rule.min_seconds)
         except KeyboardInterrupt:
             self.interrupted = True
             return None
@@ -164,8 +166,7 @@ class _Run:
         return result
 
     def _measure_pace(self, pace: PaceConfig) -> PacedResult:
-        least = min(self.rule.min_queries, MIN_PACED_FRAMES)
-        count = max(math.ceil(self.rule.min_seconds * pace.fps), least)
+        count = self.rule.count_arrivals(pace.fps)
         result = measure_paced(self.segmenter, self.frames, pace, count, num_warmup=self.num_warmup)
         self.interrupted = result.interrupted
         return result

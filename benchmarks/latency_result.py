@@ -90,7 +90,7 @@ class LatencyResult:
             "num_warmup": self.num_warmup,
             "num_frames": self.num_frames,
             "frame_shapes": [list(shape) for shape in self.frame_shapes],
-            "stop_rule": dataclasses.asdict(self.rule),
+            "stop_rule": self.rule.to_dict(),
             "instability": self.instability,
             "interrupted": self.interrupted,
             "warnings": list(self.warnings),

@@ -123,7 +123,7 @@ def describe_missing_energy(report: Mapping[str, Any]) -> str | None:
     """Return the sentence for a machine whose energy was not measured, None where some was."""
     if any(isinstance(result.get("energy"), Mapping) for result in report["results"]):
         return None
-    return "energy of a frame: not measured, no meter (INA3221, tegrastats, NVML, RAPL) can be read here"
+    return "energy of a frame: not measured, no meter here (INA3221, tegrastats, NVML, RAPL) tells it"
 
 
 def list_scenarios(report: Mapping[str, Any], kind: str) -> list[tuple[str, Mapping[str, Any]]]:

@@ -12,31 +12,36 @@ from typing import Any
 
 from edgekd.errors import MachineError
 
-_NVML_LIBRARY = "libnvidia-ml.so.1"
+_NVML_LIBRARY, _CUDA_LIBRARY = "libnvidia-ml.so.1", "libcuda.so.1"
 
 
 class NvmlMeter:
-    """Energy or power of the first NVIDIA GPU, by the driver's management library."""
+    """Energy or power of one NVIDIA GPU, by the driver's management library."""
 
     name = "NVML"
     covers = "the GPU board"
 
-    def __init__(self, library: Any) -> None:
-        """Open the first GPU; raises MachineError where there is none."""
+    def __init__(self, library: Any, bus_id: bytes) -> None:
+        """Open the GPU at a place of the PCI bus; raises MachineError where there is none."""
         self._library = library
         self._device = ctypes.c_void_p()
         _check(library.nvmlInit_v2(), "nvmlInit_v2")
         _check(
-            library.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(self._device)),
-            "nvmlDeviceGetHandleByIndex_v2",
+            library.nvmlDeviceGetHandleByPciBusId_v2(bus_id, ctypes.byref(self._device)),
+            "nvmlDeviceGetHandleByPciBusId_v2",
         )
         self._counts = self._read("nvmlDeviceGetTotalEnergyConsumption", ctypes.c_ulonglong) is not None
 
     @classmethod
-    def find(cls, load: Any = ctypes.CDLL) -> NvmlMeter | None:
-        """Return a meter where the driver, a GPU and one of the two readings are there."""
+    def find(cls, index: int = 0, load: Any = ctypes.CDLL) -> NvmlMeter | None:
+        """Return a meter where the driver, the GPU and one of the two readings are there.
+
+        Args:
+            index: number of the GPU as engines count, with which CUDA_VISIBLE_DEVICES has its say.
+            load: opens a library by its name.
+        """
         try:
-            meter = cls(load(_NVML_LIBRARY))
+            meter = cls(load(_NVML_LIBRARY), _read_bus_id(load(_CUDA_LIBRARY), index))
         except (OSError, AttributeError, MachineError):
             return None
         return meter if meter._counts or meter.read_power_w() else None
@@ -61,6 +66,15 @@ class NvmlMeter:
         value = kind()
         status = getattr(self._library, function)(self._device, ctypes.byref(value))
         return int(value.value) if status == 0 else None
+
+
+def _read_bus_id(cuda: Any, index: int) -> bytes:
+    """Return where GPU number ``index`` of CUDA is, since NVML numbers all GPUs, and in another order."""
+    device, bus_id = ctypes.c_int(), ctypes.create_string_buffer(32)
+    _check(cuda.cuInit(0), "cuInit")
+    _check(cuda.cuDeviceGet(ctypes.byref(device), index), "cuDeviceGet")
+    _check(cuda.cuDeviceGetPCIBusId(bus_id, len(bus_id), device), "cuDeviceGetPCIBusId")
+    return bus_id.value
 
 
 def _check(status: int, function: str) -> None:

@@ -17,6 +17,9 @@ from edgekd.benchmarks.nvml import NvmlMeter
 from edgekd.benchmarks.sysfs import read_int, read_text
 from edgekd.errors import MachineError
 
+NVIDIA_TARGETS = ("tensorrt", "tensorrt-rtx", "onnx")
+"""Targets whose GPU is one of NVIDIA; ONNX Runtime's is by its CUDA provider."""
+
 
 class PowerMeter(Protocol):
     """One source; exactly one of its two readings is there.
@@ -42,16 +45,27 @@ class PowerMeter(Protocol):
         ...
 
 
-def find_meter(root: Path = Path("/"), device: str = "CPU") -> PowerMeter | None:
-    """Return the source that covers most of what an engine on ``device`` takes, or None.
+def find_meter(root: Path = Path("/"), *, target: str, device: str) -> PowerMeter | None:
+    """Return the source that covers most of what an engine takes, or None.
 
-    A board's input comes first. Else a GPU's board is taken for an engine on the GPU, the processor's
-    packages for any other: the power of a part that does not compute says nothing.
+    A board's input comes first. Else the board of an NVIDIA GPU is taken for an engine that runs on it, and
+    the processor's packages for one that does not run on a GPU: the power of a part that does not compute
+    says nothing. OpenVINO's GPU may be a part of the processor or a card, so neither is taken for it.
+
+    Args:
+        root: where ``sys`` lies.
+        target: name of the engine, as in ``runtime.ENGINES``.
+        device: as engines are asked for one: ``CPU``, ``GPU``, ``GPU.1``, ``NPU``.
     """
-    meter = Ina3221Meter.find(root) or TegrastatsMeter.find()
-    if meter is None and device.upper().startswith("GPU"):
-        meter = NvmlMeter.find()
-    return meter or RaplMeter.find(root)
+    board = Ina3221Meter.find(root) or TegrastatsMeter.find()
+    if board is not None:
+        return board
+    kind, _, number = device.upper().partition(".")
+    if kind != "GPU":
+        return RaplMeter.find(root)
+    if target in NVIDIA_TARGETS and (not number or number.isdecimal()):
+        return NvmlMeter.find(int(number or 0))
+    return None
 
 
 class RaplMeter:

@@ -11,11 +11,12 @@ import numpy as np
 from PIL import Image
 
 from edgekd.atomic import check_output_is_new, staged_folder, write_bytes_atomic, write_text_atomic
+from edgekd.benchmarks.frame_sizes import leave_misfits
 from edgekd.benchmarks.overlays import add_legend, draw_overlay, encode_png, list_legend
 from edgekd.benchmarks.result_files import format_json
 from edgekd.benchmarks.selection import choose_builds
 from edgekd.bundle import Bundle
-from edgekd.data import list_images, read_frame
+from edgekd.data import list_images, read_frame, read_image
 from edgekd.errors import InputError
 from edgekd.preprocess import restore_mask
 from edgekd.progress import track
@@ -67,20 +68,23 @@ def run_prediction(
         bundle: an opened bundle or its path.
         source: an image, or a folder whose images are taken, without its subfolders.
         out: new folder.
-        target: the build to use; None takes the first that can run here.
+        target: the build to use; None takes the first that can run here and takes frames of these sizes.
         precision, device: narrow the builds.
         cache: where an engine may keep compiled code.
         quiet: no progress bar.
 
     Raises:
-        UsageError: ``out`` exists.
-        InputError: no image, or one that cannot be read; nothing is written then.
+        UsageError: ``out`` exists or cannot be written.
+        InputError: no image, one that cannot be read, or of a size that the build does not take; nothing is
+            written then.
         MachineError: the target cannot run here, or no build can.
     """
     check_output_is_new(out)
     images = list_images(source)
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     choices, _ = choose_builds(opened, () if target is None else (target,), precision, device)
+    shapes = (read_image(image).shape for image in images)
+    choices, _ = leave_misfits(opened, choices, shapes, named=target is not None)
     with choices[0].load(opened, cache) as segmenter:
         return predict_folder(segmenter, images, out, engine=choices[0].name, quiet=quiet)
 
@@ -98,7 +102,7 @@ def predict_folder(
         quiet: no progress bar.
 
     Raises:
-        UsageError: ``out`` exists.
+        UsageError: ``out`` exists or cannot be written.
         InputError: an image cannot be read, or two would share a name; nothing is left behind.
         SegmenterFault: the engine failed; nothing is left behind.
     """

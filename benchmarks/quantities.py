@@ -27,12 +27,22 @@ class Quantity:
         value: None where it was not measured.
         samples_ns: what a latency was taken from; of a throughput, what its queries took.
         events, trials: what a rate was taken from.
+        conditions: what it was measured under, by name; a value under others is none to compare it with.
     """
 
     value: float | None
     samples_ns: tuple[int, ...] = ()
     events: int = 0
     trials: int = 0
+    conditions: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
+
+    def list_differences(self, other: Quantity) -> list[str]:
+        """Return the conditions known of both that differ, in words."""
+        return [
+            f"{name} {other.conditions[name]} instead of {value}"
+            for name, value in self.conditions.items()
+            if other.conditions.get(name, value) != value
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,22 +111,51 @@ def _list_quantities(
 
 
 def _list_latencies(content: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str, Unit], Quantity]]:
+    conditions: dict[str, dict[str, str]] = {}
     for result in content["results"]:
         name, samples = result["name"], tuple(result.get("samples_ns", ()))
+        known = conditions[name] = _describe_conditions(result, content)
         for key in SUMMARY:
             if key in result["percentiles_ms"]:
-                yield (name, key, "ms"), Quantity(result["percentiles_ms"][key], samples)
+                yield (name, key, "ms"), Quantity(result["percentiles_ms"][key], samples, conditions=known)
         energy = result.get("energy")
         if isinstance(energy, Mapping):
-            yield (name, "energy a frame", "mJ"), Quantity(1e3 * energy["joules_a_frame"])
+            metered = {**known, "meter": f"{energy.get('source')} ({energy.get('covers')})"}
+            joules = energy["joules_a_frame"]
+            yield (name, "energy a frame", "mJ"), Quantity(1e3 * joules, conditions=metered)
     for name, one in list_scenarios(content, "paced"):
-        yield (name, f"{one['name']}: p99", "ms"), Quantity(one["percentiles_ms"]["p99"])
-        missed = Quantity(one["miss_rate"], events=one["missed"], trials=one["num_frames"])
+        paced = conditions[name] | _describe_pace(one)
+        p99 = Quantity(one["percentiles_ms"]["p99"], conditions=paced)
+        yield (name, f"{one['name']}: p99", "ms"), p99
+        missed = Quantity(one["miss_rate"], (), one["missed"], one["num_frames"], paced)
         yield (name, f"{one['name']}: missed", "rate"), missed
     for kind in ("multi-stream", "offline"):
         for name, one in list_scenarios(content, kind):
-            rate = Quantity(one["frames_per_second"], tuple(one["samples_ns"]))
+            rate = Quantity(one["frames_per_second"], tuple(one["samples_ns"]), conditions=conditions[name])
             yield (name, f"{one['name']}: frames a second", "1/s"), rate
+
+
+def _describe_conditions(result: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a latency depends on beside engine and machine, as far as the file tells."""
+    found: dict[str, str] = {}
+    facts = result.get("facts")
+    if isinstance(facts, Mapping) and "threads" in facts:
+        found["threads"] = "left to the engine" if facts["threads"] is None else str(facts["threads"])
+    shapes = ["×".join(map(str, shape)) for shape in result.get("frame_shapes", ())]
+    if shapes:
+        # What is in the pixels takes no time, so frames of one shape may be any. How often each of several
+        # comes, the frames alone tell.
+        files = f" (sha256 {str(content.get('frames_sha256'))[:12]})" if len(shapes) > 1 else ""
+        found["frames"] = " and ".join(shapes) + files
+    return found
+
+
+def _describe_pace(scenario: Mapping[str, Any]) -> dict[str, str]:
+    """Return by what a frame is called late or dropped."""
+    name = scenario["name"]
+    found = {f"deadline of {name}": f"{scenario['deadline_ms']:g} ms"} if "deadline_ms" in scenario else {}
+    rules = ("queue", "drop", "jitter")
+    return found | {f"{rule} of {name}": str(scenario[rule]) for rule in rules if rule in scenario}
 
 
 def _list_scores(result: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str, Unit], Quantity]]:

@@ -84,7 +84,8 @@ def choose_builds(
 ) -> tuple[list[Choice], list[Skipped]]:
     """Return the builds to run and those left out.
 
-    Without ``targets`` every build that can run here is taken; what cannot is listed with its reason.
+    Without ``targets`` every build that can run here, on the device asked for, is taken; what cannot is
+    listed with its reason.
     A target that is named must run.
 
     Args:
@@ -127,7 +128,7 @@ def _choose_target(bundle: Bundle, target: str, precision: str | None, device: s
         return [Choice(target, target, precision or "fp32", device)]
     found = [
         (build, reason)
-        for build, reason in list_runnable(bundle)
+        for build, reason in list_runnable(bundle, device)
         if build.record.target == target and precision in (None, build.record.precision_asked)
     ]
     if not found and target == "tensorrt":
@@ -155,7 +156,7 @@ def _choose_all(
 ) -> tuple[list[Choice], list[Skipped]]:
     choices: list[Choice] = []
     skipped: list[Skipped] = []
-    for build, reason in list_runnable(bundle):
+    for build, reason in list_runnable(bundle, device):
         if precision not in (None, build.record.precision_asked):
             skipped.append(Skipped(build.name, f"not of the precision asked for, {precision}"))
         elif reason is not None:

@@ -6,11 +6,15 @@ import dataclasses
 import math
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from edgekd.errors import UsageError
 
+DEFAULT_QUERIES = 200
+DEFAULT_ARRIVALS = 100
+"""Of frames that come in time, each of which takes a period: what p99 needs."""
 NUM_BATCHES = 10
 MIN_BATCH = 10
 _T_9 = 2.262
@@ -23,29 +27,44 @@ class StopRule:
     """A measurement goes on until every minimum is met, and never beyond ``max_seconds`` for stability alone.
 
     Attributes:
-        min_queries: queries at least.
+        min_queries: queries at least, and frames at least where they come in time; None takes DEFAULT_QUERIES
+            and DEFAULT_ARRIVALS.
         min_seconds: seconds at least.
         stability: go on until the median is known to ± this part of itself; None asks for nothing.
         max_seconds: where waiting for stability ends.
     """
 
-    min_queries: int = 200
+    min_queries: int | None = None
     min_seconds: float = 3.0
     stability: float | None = None
     max_seconds: float = 60.0
 
+    @property
+    def num_queries(self) -> int:
+        """Queries at least."""
+        return DEFAULT_QUERIES if self.min_queries is None else self.min_queries
+
+    def count_arrivals(self, fps: float) -> int:
+        """Return how many frames are let arrive at a rate, so that both minima are met."""
+        least = DEFAULT_ARRIVALS if self.min_queries is None else self.min_queries
+        return max(math.ceil(self.min_seconds * fps), least)
+
     def check(self) -> None:
         """Raise UsageError where the rule cannot be meant."""
-        if self.min_queries < 1 or self.min_seconds < 0 or self.max_seconds < 0:
+        if self.num_queries < 1 or self.min_seconds < 0 or self.max_seconds < 0:
             raise UsageError(
                 "a measurement that cannot be meant",
-                received=f"{self.min_queries} queries, {self.min_seconds} s, at most {self.max_seconds} s",
+                received=f"{self.num_queries} queries, {self.min_seconds} s, at most {self.max_seconds} s",
                 expected="at least one query and no negative time",
             )
         if self.stability is not None and not 0 < self.stability < 1:
             raise UsageError(
                 "a stability that cannot be meant", received=self.stability, expected="between 0 and 1"
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the rule as JSON values, the default number of queries by its value."""
+        return {**dataclasses.asdict(self), "min_queries": self.num_queries}
 
 
 class Stopwatch:
@@ -60,7 +79,7 @@ class Stopwatch:
     def is_done(self, samples_ns: Sequence[int]) -> bool:
         """Return whether the samples so far are enough; cheap enough to be asked after each."""
         rule, now = self.rule, time.perf_counter_ns()
-        if len(samples_ns) < rule.min_queries or now < self._next_check:
+        if len(samples_ns) < rule.num_queries or now < self._next_check:
             return False
         if rule.stability is None or now - self._begin >= rule.max_seconds * 1e9:
             return True

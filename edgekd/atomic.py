@@ -69,7 +69,7 @@ def staged_folder(final: Path) -> Iterator[Path]:
     """Yield an empty hidden sibling of ``final`` that takes its name on success and vanishes on failure.
 
     Raises:
-        UsageError: ``final`` exists already.
+        UsageError: ``final`` exists already or cannot be written.
         MachineError: the disk is full.
     """
     check_output_is_new(final)
@@ -86,9 +86,36 @@ def staged_folder(final: Path) -> Iterator[Path]:
 
 
 def check_output_is_new(final: Path) -> None:
-    """Raise UsageError where ``final`` exists, so that no result is overwritten in silence."""
-    if final.exists() or final.is_symlink():
+    """Raise where ``final`` exists or could not be written, so that hours of work are not lost at their end.
+
+    Nothing is created.
+
+    Raises:
+        UsageError: ``final`` exists, or no file can be made where it or its first missing folder goes.
+        MachineError: the disk is full.
+    """
+    if os.path.lexists(final):
         raise UsageError(f"the output {final} exists already", action="name another one, or remove it")
+    check_output_place(final)
+
+
+def check_output_place(final: Path) -> None:
+    """Raise where nothing could be written at ``final``; see ``check_output_is_new``."""
+    # The nearest thing that is there: a link to nowhere or a file would stop the making of folders too.
+    place = next(parent for parent in final.absolute().parents if os.path.lexists(parent))
+    try:
+        with explain_full_disk(final):
+            # Permissions do not tell: a mount may be read-only, and /proc takes no file even from root.
+            tempfile.TemporaryFile(dir=place).close()
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                os.lstat(final)  # a name that is too long
+    except OSError as error:
+        raise UsageError(
+            f"the output {final} cannot be written",
+            received=f"{error.strerror or error} in {place}",
+            expected="a folder that takes new files, or whose missing parts can be made",
+            action="name another one",
+        ) from error
 
 
 def hash_file(path: Path) -> str:

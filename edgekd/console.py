@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import io
 import json
 import math
 import re
@@ -79,6 +80,7 @@ def answer_with(verb: Callable[..., Answer | None]) -> Callable[..., None]:
 
 def run_app(app: typer.Typer, arguments: Sequence[str]) -> int:
     """Run a Typer app and return its exit code; wrong usage is one line, and JSON with ``--json``."""
+    _print_any_text()
     try:
         # Without arguments: the help, as an answer and not as an error.
         return int(app(args=list(arguments) or ["--help"], standalone_mode=False) or 0)
@@ -105,7 +107,8 @@ def print_notice(text: str, *, quiet: bool = False) -> None:
 
 def _run(verb: Callable[[], Answer | None], *, as_json: bool, debug: bool) -> int:
     try:
-        answer = verb()
+        # Printing is part of the verb: what fails there must not end in 1, which is a gate's no.
+        return _print_answer(verb(), as_json=as_json)
     except KeyboardInterrupt as interrupt:
         _print_error(str(interrupt) or "interrupted", INTERRUPTED, as_json=as_json, debug=debug)
         return INTERRUPTED
@@ -121,12 +124,16 @@ def _run(verb: Callable[[], Answer | None], *, as_json: bool, debug: bool) -> in
         text = f"{what}. Next: run it again with --debug and report it"
         _print_error(text, INTERNAL_ERROR, as_json=as_json, debug=debug)
         return INTERNAL_ERROR
+
+
+def _print_answer(answer: Answer | None, *, as_json: bool) -> int:
+    """Print what a verb found and return its exit code."""
     if answer is None:
         return 0
     if as_json:
         sys.stdout.write(json.dumps(_replace_nan(answer.data), indent=2, allow_nan=False) + "\n")
     else:
-        _print_answer(answer)
+        _print_tables(answer)
     return answer.exit_code
 
 
@@ -148,9 +155,10 @@ def _print_error(text: str, exit_code: int, *, as_json: bool, debug: bool) -> No
         sys.stdout.write(json.dumps({"error": one_line, "exit_code": exit_code}, indent=2) + "\n")
 
 
-def _print_answer(answer: Answer) -> None:
+def _print_tables(answer: Answer) -> None:
     from rich.console import Console
 
+    _print_any_text()
     # A pipe has no width: rich would fold tables at 80 columns there.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     for table in answer.tables:
@@ -159,15 +167,23 @@ def _print_answer(answer: Answer) -> None:
         console.print(line, markup=False, soft_wrap=True)
 
 
+def _print_any_text() -> None:
+    """Let stdout print "?" for what its encoding lacks: a log in ASCII must not lose a whole answer."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
 def _build_rich_table(table: Table) -> Any:
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    rich_table = RichTable(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+    # Text, since rich would read square brackets in a str as markup.
+    title = Text(table.title, style="bold")
+    rich_table = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for index, name in enumerate(table.columns):
         is_numeric = all(NUMBER.match(row[index]) for row in table.rows)
-        rich_table.add_column(name, justify="right" if is_numeric else "left", overflow="fold")
+        rich_table.add_column(Text(name), justify="right" if is_numeric else "left", overflow="fold")
     for row in table.rows:
         rich_table.add_row(*map(Text, row))
     return rich_table

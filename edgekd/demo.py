@@ -51,7 +51,7 @@ def run_demo(out: Path, *, seed: int, quiet: bool = False) -> Answer:
     Writes ``data/``, ``run/`` (with the bundle), ``parity/``, ``latency/`` and ``report.html``.
 
     Raises:
-        UsageError: ``out`` exists.
+        UsageError: ``out`` exists or cannot be written.
         MachineError: a package of the extra ``all`` is missing.
     """
     from edgekd.distill import distill

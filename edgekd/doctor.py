@@ -20,6 +20,13 @@ PROCESSOR_FLAGS = {
     "amx_bf16": "AMX",
     "asimdhp": "fp16",
 }
+# The same module from another wheel: for a GPU, or for CUDA 12 where the plain one is for CUDA 13.
+STAND_INS = {
+    "onnxruntime": ("onnxruntime-gpu",),
+    "nvidia-cuda-nvrtc": ("nvidia-cuda-nvrtc-cu12",),
+    "tensorrt": ("tensorrt-cu12",),
+    "tensorrt-rtx": ("tensorrt-rtx-cu12",),
+}
 
 
 @dataclass(frozen=True)
@@ -82,13 +89,17 @@ def _probe_package(
     extra: str,
 ) -> Capability:
     remedy = f'pip install "edgekd[{extra}]"'
-    versions: list[str] = []
+    shown: list[str] = []
     for distribution in distributions:
-        version = _find_version(distribution)
-        if version is None:
+        found = _find_distribution(distribution)
+        if found is None:
             return Capability(name, serves, False, f"{distribution} is not installed", remedy)
-        versions.append(version)
-    detail = ", ".join(versions)
+        installed, version = found
+        shown.append(version if installed == distribution else f"{version} ({installed})")
+        if installed != distribution:
+            # The extra would put the plain wheel over this one.
+            remedy = f"pip install --force-reinstall {installed}"
+    detail = ", ".join(shown)
     if describe is None:
         return Capability(name, serves, True, detail, None)
     try:
@@ -99,11 +110,11 @@ def _probe_package(
         )
 
 
-def _find_version(distribution: str) -> str | None:
-    # NVRTC's wheel for CUDA 12 carries a suffix, the one for CUDA 13 does not.
-    for name in (distribution, f"{distribution}-cu12"):
+def _find_distribution(distribution: str) -> tuple[str, str] | None:
+    """Return name and version of the distribution that is installed, or of one that stands for it."""
+    for name in (distribution, *STAND_INS.get(distribution, ())):
         try:
-            return importlib.metadata.version(name)
+            return name, importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
     return None

@@ -53,7 +53,7 @@ CertificateOption = Annotated[
     Path | None, typer.Option("--certificate", help="New file for a certificate of the builds that passed.")
 ]
 VerifyOption = Annotated[
-    Path | None, typer.Option("--verify", help="Run nothing: check that this certificate still holds here.")
+    Path | None, typer.Option("--verify", help="Run no gate: check that this certificate still holds here.")
 ]
 FixedSizeOption = Annotated[
     str | None,
@@ -70,7 +70,10 @@ DataOption = Annotated[Path | None, typer.Option("--data", help="Data set; golde
 ReferenceOption = Annotated[
     Path | None, typer.Option("--reference", help="Recording of the student; the run's own where absent.")
 ]
-MinQueriesOption = Annotated[int, typer.Option(min=1, help="Frames timed at least.")]
+MinQueriesOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Frames timed at least: 200 where absent, and 100 of frames that come in time."),
+]
 MinSecondsOption = Annotated[float, typer.Option(min=0, help="Seconds timed at least.")]
 StabilityOption = Annotated[
     float | None, typer.Option(help="Go on until the median is known to ± this part of itself: 0.01.")

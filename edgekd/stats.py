@@ -178,11 +178,11 @@ def decide_non_inferiority(
     num_groups = min(differences[name].num_groups for name in margins)
     needed = {name: _count_groups_needed(differences[name], margin) for name, margin in margins.items()}
     if num_groups < min_groups:
-        enough = max([min_groups, *(count for count in needed.values() if count is not None)])
-        reason = (
-            f"{num_groups} groups decide nothing, at least {min_groups} are needed"
-            f"; about {enough} groups would decide"
-        )
+        counts = [count for count in needed.values() if count is not None]
+        # One score of which nothing is known leaves the number unknown.
+        enough = max(min_groups, *counts) if len(counts) == len(needed) else None
+        reason = f"{num_groups} groups decide nothing, at least {min_groups} are needed; "
+        reason += _describe_enough(enough)
         return Verdict("inconclusive", dict.fromkeys(margins, "inconclusive"), (reason,), enough)
     decisions: dict[str, Decision] = {}
     reasons: list[str] = []
@@ -210,13 +210,16 @@ def _decide_metric(
         return "pass", ""
     if difference.upper < -margin:
         return "fail", f"{name}: the upper bound {difference.upper:+.4f} is below {-margin:+.4f}"
-    enough = (
-        "no number of groups is known to decide" if needed is None else f"about {needed} groups would decide"
-    )
     return "inconclusive", (
         f"{name}: {-margin:+.4f} lies between the bounds {difference.lower:+.4f} and {difference.upper:+.4f}"
-        f" of {difference.num_groups} groups; {enough}"
+        f" of {difference.num_groups} groups; {_describe_enough(needed)}"
     )
+
+
+def _describe_enough(groups: int | None) -> str:
+    if groups is None:
+        return "no number of groups is known to decide"
+    return f"about {groups} groups would decide"
 
 
 def _count_groups_needed(difference: Difference, margin: float) -> int | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.atomic import hash_file, staged_folder, write_bytes_atomic, write_json_atomic
+from edgekd.atomic import check_output_is_new, hash_file, staged_folder, write_bytes_atomic, write_json_atomic
 from edgekd.errors import MachineError, UsageError
 
 
@@ -60,6 +60,23 @@ def test_staged_folder_refuses_an_existing_one(tmp_path: Path) -> None:
     final.mkdir()
     with pytest.raises(UsageError, match="exists already"), staged_folder(final):
         pytest.fail("the block must not run")
+
+
+@pytest.mark.parametrize("name", ["file/x", "file/x/y", "nowhere/x", "n" * 300])
+def test_output_that_cannot_be_made_is_refused_before_any_work(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    with pytest.raises(UsageError, match=f"the output {tmp_path / name} cannot be written"):
+        check_output_is_new(tmp_path / name)
+    with pytest.raises(UsageError, match="cannot be written"):
+        check_output_is_new(Path("/proc/nope/x"))
+
+
+def test_check_of_an_output_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path / "out", tmp_path / "a" / "b" / "out", Path("relative/out")):
+        check_output_is_new(path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_hash_is_sha256_of_the_content(tmp_path: Path) -> None:

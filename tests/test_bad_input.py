@@ -55,6 +55,14 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("verb", ["train", "distill"])
+def test_training_that_could_not_be_kept_does_not_begin(data: Path, verb: str) -> None:
+    pytest.importorskip("torch", reason="training needs torch")
+    out = data / "images" / "case00.png" / "run"
+    small = SMALL if verb == "distill" else SMALL[:4]
+    assert_refused(run(verb, data, "--out", out, *small), 2, f"the output {out} cannot be written", "Next:")
+
+
 def remove_data(data: Path) -> None:
     shutil.rmtree(data)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from typer.testing import CliRunner
 
 from edgekd import cli
 from edgekd.console import run_app
+from edgekd.doctor import examine_machine
 
 runner = CliRunner()
 VERBS = [
@@ -112,6 +115,25 @@ def test_doctor_names_the_command_for_what_is_missing() -> None:
         if capability["remedy"] is not None:
             assert not capability["available"]
             assert capability["remedy"].startswith('pip install "edgekd[')
+
+
+@pytest.mark.parametrize("loads", [True, False])
+def test_doctor_knows_onnxruntime_by_its_gpu_wheel(loads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_version(name: str) -> str:
+        if name == "onnxruntime-gpu":
+            return "1.23.0"
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    module = types.ModuleType("onnxruntime")
+    if loads:
+        module.get_available_providers = lambda: ["CUDAExecutionProvider"]  # type: ignore[attr-defined]
+    monkeypatch.setattr(importlib.metadata, "version", find_version)
+    monkeypatch.setitem(sys.modules, "onnxruntime", module)
+    (found,) = [one for one in examine_machine() if one.name == "ONNX Runtime"]
+    assert found.detail.startswith("1.23.0 (onnxruntime-gpu)")
+    assert found.available is loads
+    # The extra onnx would put the wheel for the processor over it.
+    assert found.remedy == (None if loads else "pip install --force-reinstall onnxruntime-gpu")
 
 
 def test_doctor_does_not_take_a_package_for_its_driver_module(

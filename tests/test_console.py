@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import typer
@@ -68,6 +71,49 @@ def test_error_is_one_line_and_its_exit_code(error: BaseException, exit_code: in
     assert done.stderr.startswith("edgekd: ")
     as_json = runner.invoke(_build_app(error), ["--json"])
     assert json.loads(as_json.stdout)["exit_code"] == exit_code
+
+
+def test_square_brackets_are_no_markup() -> None:
+    table = Table("runs/br[v2]/x and [bold]y", ("build", "r1", "q[/x]"), (("[b]onnx", "1", "[/]"),))
+    done = runner.invoke(_build_app(Answer({}, [table], ["a line [/z]"])))
+    assert done.exit_code == 0
+    for part in ("runs/br[v2]/x and", "[bold]y", "q[/x]", "[b]onnx", "[/]", "a line [/z]"):
+        assert part in done.stdout
+
+
+PRINTS_ANY_TEXT = """
+import sys, typer
+from edgekd.console import Answer, answer_with, run_app
+from edgekd.tables import Table
+def verb() -> Answer:
+    return Answer({"x": "1×2"}, [Table("–", ("Δ",), (("µ\\udcff",),))], ["1×2 of \\udcff"])
+app = typer.Typer(help="Δ × –")
+app.command("verb")(answer_with(verb))
+app.command("other")(answer_with(verb))
+sys.exit(run_app(app, sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("arguments", [["verb"], ["verb", "--json"], ["--help"]])
+def test_encoding_that_lacks_a_character_gets_another(arguments: list[str]) -> None:
+    for encoding in ("ascii", "utf-8"):
+        env = {**os.environ, "PYTHONIOENCODING": encoding}
+        command = [sys.executable, "-c", PRINTS_ANY_TEXT, *arguments]
+        done = subprocess.run(command, capture_output=True, env=env, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+        assert done.stdout
+        if arguments == ["verb"]:
+            assert ("1?2 of ?" if encoding == "ascii" else "1×2 of ?") in done.stdout.decode()
+
+
+def test_answer_that_cannot_be_printed_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(answer: Answer) -> None:
+        raise OSError("the disk under the log is full")
+
+    monkeypatch.setattr("edgekd.console._print_tables", fail)
+    done = runner.invoke(_build_app(Answer({})))
+    assert done.exit_code == 70
+    assert "the disk under the log is full" in done.stderr
 
 
 def test_package_of_an_extra_that_is_missing_names_the_extra() -> None:

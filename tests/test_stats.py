@@ -289,6 +289,22 @@ def test_few_groups_or_a_degenerate_bootstrap_decide_nothing(change: dict) -> No
     assert decide_non_inferiority(differences, identical=True).overall == "pass"
 
 
+def test_number_of_groups_is_claimed_only_where_every_count_is_known() -> None:
+    known, unknown = make_difference(num_groups=19), make_difference(num_groups=19, degenerate=True)
+    verdict = decide_non_inferiority({**dict.fromkeys(METRICS, known), "dice": unknown}, identical=False)
+    assert verdict.groups_needed is None
+    assert verdict.reasons == (
+        "19 groups decide nothing, at least 20 are needed; no number of groups is known to decide",
+    )
+    # One group: nothing is seen of how groups differ.
+    one = paired_bootstrap(
+        make_sums(np.full(1, 0.8)), make_sums(np.full(1, 0.7)), ["a"], score_mean, names=["mean"]
+    )
+    alone = decide_non_inferiority(one, {"mean": 0.01}, identical=False)
+    assert (alone.overall, alone.groups_needed) == ("inconclusive", None)
+    assert "would decide" not in alone.reasons[0]
+
+
 def test_twenty_groups_are_enough() -> None:
     differences = {name: make_difference(num_groups=20) for name in METRICS}
     assert decide_non_inferiority(differences, identical=False).overall == "pass"

@@ -50,7 +50,7 @@ def measure_by_loadgen(segmenter: Any, frames: Any, rule: StopRule, expected_ns:
     settings.scenario = loadgen.TestScenario.SingleStream
     settings.mode = loadgen.TestMode.PerformanceOnly
     settings.single_stream_expected_latency_ns = expected_ns
-    settings.min_query_count = rule.min_queries
+    settings.min_query_count = rule.num_queries
     settings.min_duration_ms = round(rule.min_seconds * 1e3)
     with tempfile.TemporaryDirectory() as folder:
         output = loadgen.LogOutputSettings()

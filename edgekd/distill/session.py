@@ -13,7 +13,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from edgekd.atomic import staged_folder, write_json_atomic
+from edgekd.atomic import check_output_place, staged_folder, write_json_atomic
 from edgekd.config import FitConfig
 from edgekd.distill.batches import BatchBuilder, build_labelled_pool, build_unlabelled_pool
 from edgekd.distill.checkpoints import Journal, find_checkpoint, load_journal, save_checkpoint
@@ -132,8 +132,8 @@ def open_session(
         The session, or None where the run to be continued is finished.
 
     Raises:
-        UsageError: ``out`` exists, a choice has changed since, or the processes of several machines
-            were not started.
+        UsageError: ``out`` exists or cannot be written, a choice has changed since, or the processes of
+            several machines were not started.
         InputError: there is no run to continue, or the data cannot be used or has changed since.
         MachineError: a device or precision is missing.
     """
@@ -194,3 +194,4 @@ def _check_out_is_new(out: Path) -> None:
         raise UsageError(
             f"the run folder {out} exists already", action="continue it with --resume, or name another one"
         )
+    check_output_place(out)

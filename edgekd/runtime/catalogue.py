@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 from pathlib import Path
@@ -101,17 +102,23 @@ def load_engine_class(target: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def list_runnable(bundle: Bundle) -> list[tuple[Build, str | None]]:
+def list_runnable(bundle: Bundle, device: str | None = None) -> list[tuple[Build, str | None]]:
     """Return every build of ``bundle`` with the reason why it cannot run here, or None if it can.
+
+    Args:
+        bundle: the opened bundle.
+        device: where it would run; None takes the device each was built for.
 
     Raises:
         IntegrityError: a build's record is not what it should be.
     """
-    return [(build, find_obstacle(build)) for build in list_builds(bundle)]
+    return [(build, find_obstacle(build, device)) for build in list_builds(bundle)]
 
 
-def find_obstacle(build: Build) -> str | None:
-    """Return why ``build`` cannot run here on the device it was built for, or None if it can."""
+def find_obstacle(build: Build, device: str | None = None) -> str | None:
+    """Return why ``build`` cannot run here on ``device``, or None if it can; None takes the build's own."""
+    if device is not None:
+        build = dataclasses.replace(build, record=build.record.model_copy(update={"device": device.upper()}))
     target = build.record.target
     missing = _explain_missing_package(ENGINES[target])
     if missing is not None:

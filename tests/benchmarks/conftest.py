@@ -12,11 +12,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgekd.bundle import Build, Bundle, GoldenFrames, Recording, save_recording, write_build, write_bundle
+from edgekd.bundle import (
+    Build,
+    Bundle,
+    GoldenFrames,
+    Recording,
+    find_build,
+    save_recording,
+    write_build,
+    write_bundle,
+)
 from edgekd.data import find_cases, hash_cases, read_case
 from edgekd.preprocess import prepare_truth, preprocess_frame
 from edgekd.runtime import LoadRequest
 from edgekd.runtime.catalogue import ENGINES, Entry
+from edgekd.runtime.limits import FrameLimits
 from edgekd.specs import ClassSpec, ModelSpec, PreprocessSpec
 
 SPEC = PreprocessSpec(height=24, width=32)
@@ -34,6 +44,8 @@ class ThresholdEngine:
 
     def __init__(self, request: LoadRequest) -> None:
         self.spec = request.bundle.manifest.preprocess
+        build = find_build(request.bundle, request.target, request.precision)
+        self.limits = FrameLimits.read(build.record.facts, "rebuild")
 
     @classmethod
     def find_obstacle(cls, build: Build) -> str | None:
@@ -137,9 +149,9 @@ def bundle(tmp_path: Path) -> Bundle:
 
 @pytest.fixture
 def add_build(bundle: Bundle) -> Callable[..., Build]:
-    """Add an empty build of a target to the bundle."""
+    """Add an empty build of a target to the bundle; ``frame_size`` is the one size of frame it takes."""
 
-    def add(target: str, precision: str = "fp32", device: str = "CPU") -> Build:
+    def add(target: str, precision: str = "fp32", device: str = "CPU", **facts: Any) -> Build:
         return write_build(
             bundle,
             target=target,
@@ -148,7 +160,7 @@ def add_build(bundle: Bundle) -> Callable[..., Build]:
             device=device,
             status="run",
             files={},
-            facts={},
+            facts=facts,
         )
 
     return add

@@ -185,6 +185,13 @@ def test_engine_that_fails_is_an_error_after_what_was_measured_is_written(
     assert [one["name"] for one in content["results"]] == ["onnx-fp32-cpu"]
     assert "out of memory" in content["fault"]
     assert content["skipped"][0]["reason"].startswith("failed")
+    # Nobody pressed Ctrl-C.
+    assert content["interrupted"] is False
+    assert content["gate"]["note"] == "the benchmark ended by an error before the gate"
+    summary = (tmp_path / "out" / "benchmark.md").read_text()
+    assert "**Ended by an error: " in summary
+    assert "nterrupted" not in summary
+    assert "nterrupted" not in (tmp_path / "out" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

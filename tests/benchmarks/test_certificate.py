@@ -124,6 +124,12 @@ def test_a_changed_certificate_is_refused(issued: Path, bundle: Bundle) -> None:
     issued.write_text(json.dumps(content))
     with pytest.raises(IntegrityError, match="changed after"):
         check_certificate(issued, bundle)
+    # Numbers that no certificate is written with, and that a reader of JSON takes all the same.
+    for number in (float("nan"), float("inf")):
+        content["results"][0]["num_images"] = number
+        issued.write_text(json.dumps(content))
+        with pytest.raises(IntegrityError, match="changed after"):
+            check_certificate(issued, bundle)
     content["schema_version"] = 9
     issued.write_text(json.dumps(content))
     with pytest.raises(IntegrityError, match="newer"):

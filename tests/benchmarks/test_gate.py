@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from edgekd.benchmarks import run_parity
-from edgekd.bundle import Bundle, Recording, save_recording
+from edgekd.bundle import Build, Bundle, Recording, save_recording
 from edgekd.errors import GateFailure, InputError, IntegrityError, MachineError, UsageError
 
 
@@ -121,6 +121,42 @@ def test_precision_and_device_narrow_the_builds(bundle: Bundle, add_build: Calla
     assert [one.name for one in report.skipped] == ["onnx-fp32-cpu"]
     with pytest.raises(MachineError, match="NPU"):
         run_parity(bundle, device="NPU")
+
+
+def test_device_asked_for_decides_which_builds_can_run(
+    bundle: Bundle, add_build: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A Jetson: OpenVINO, which may run a build elsewhere than it was made for, has no GPU there.
+    def find_obstacle(build: Build) -> str | None:
+        return "OpenVINO finds no device GPU here" if build.record.device == "GPU" else None
+
+    monkeypatch.setattr("edgekd_test_engines.ShiftedEngine.find_obstacle", find_obstacle)
+    monkeypatch.setattr("edgekd_test_engines.MissingEngine.obstacle", None)
+    add_build("openvino")
+    add_build("tensorrt-rtx", device="GPU")
+    for device in ("GPU", "gpu"):
+        report = run_parity(bundle, device=device)
+        assert [result.candidate for result in report.results] == ["tensorrt-rtx-fp32-gpu"]
+        assert [(one.name, one.reason) for one in report.skipped] == [
+            ("openvino-fp32-cpu", "OpenVINO finds no device GPU here")
+        ]
+    with pytest.raises(MachineError, match="openvino-fp32-cpu cannot run here: OpenVINO finds no device GPU"):
+        run_parity(bundle, targets=["openvino"], device="GPU")
+
+
+def test_build_made_for_a_missing_device_runs_on_one_that_is_there(
+    bundle: Bundle, add_build: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_obstacle(build: Build) -> str | None:
+        return "no NPU" if build.record.device == "NPU" else None
+
+    monkeypatch.setattr("edgekd_test_engines.ShiftedEngine.find_obstacle", find_obstacle)
+    add_build("openvino", device="NPU")
+    with pytest.raises(MachineError, match="no NPU"):
+        run_parity(bundle)
+    for targets in ([], ["openvino"]):
+        report = run_parity(bundle, targets=targets, device="CPU")
+        assert [one.candidate for one in report.results] == ["openvino-fp32-npu on CPU"]
 
 
 def test_output_that_exists_is_refused_before_an_engine_is_looked_for(bundle: Bundle, tmp_path: Path) -> None:

@@ -160,3 +160,50 @@ def test_golden_frames_alone_are_named_agreement(gate: Gate, tmp_path: Path) -> 
     assert "agreement alone" in text
     content = json.loads((tmp_path / "out" / "parity.json").read_text())
     assert [cell["status"] for cell in content["cells"]] == ["consistent"]
+
+
+@pytest.fixture
+def issued(gate: Gate, tmp_path: Path) -> Path:
+    """The certificate of the gate's build."""
+    path = tmp_path / "certificate.json"
+    done = runner.invoke(
+        cli.app, ["parity", str(gate.bundle.path), "--data", str(gate.data), "--certificate", str(path)]
+    )
+    assert done.exit_code == 0, done.stderr
+    return path
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--data", "D"],
+        ["--reference", "R"],
+        ["--target", "onnx"],
+        ["--precision", "fp32"],
+        ["--device", "CPU"],
+        ["--config", "C"],
+        ["--margin", "dice=0.02"],
+        ["--out", "O"],
+        ["--certificate", "N"],
+        ["--seed", "1"],
+    ],
+)
+def test_2_for_an_option_that_verify_would_ignore(gate: Gate, issued: Path, options: list[str]) -> None:
+    done = gate.run("--verify", issued, *options, data=False)
+    assert_failed(
+        gate, done, 2, f"--verify runs no gate, so it takes no option of one: received {options[0]}"
+    )
+    assert gate.read_faults()
+
+
+def test_verify_answers_in_junit(gate: Gate, issued: Path) -> None:
+    done = gate.run("--verify", issued, data=False)
+    assert done.exit_code == 0, done.stderr
+    assert [case.get("name") for case in ET.parse(gate.junit).getroot().iter("testcase")] == [str(issued)]
+    assert gate.read_faults() == []
+    gate.junit.unlink()
+    content = gate.bundle.path / "builds" / "onnx-fp32-cpu" / "build.json"
+    content.write_text(content.read_text().replace('"facts": {}', '"facts": {"more": 1}'))
+    done = gate.run("--verify", issued, data=False)
+    assert done.exit_code == 1, done.stderr
+    assert "build_sha256 was" in gate.read_faults()[0]

@@ -104,7 +104,7 @@ def test_ina3221_rails_are_millivolts_times_milliamperes(tmp_path: Path) -> None
     write(chips / "hwmon4/in2_label", "VDDQ_VDD2_1V8AO")
     write(chips / "hwmon4/in2_input", "1800")
     write(chips / "hwmon4/curr2_input", "341")
-    meter = find_meter(tmp_path)
+    meter = find_meter(tmp_path, target="onnx", device="CPU")
     assert isinstance(meter, Ina3221Meter)
     rails = meter.read_power_w() or {}
     assert rails["VDD_GPU_SOC"] == pytest.approx(5.20131)
@@ -136,28 +136,62 @@ def test_rapl_counts_packages_only_and_over_its_end(tmp_path: Path) -> None:
 
 def test_part_that_does_not_compute_is_not_metered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    board = NvmlMeter.find(lambda _: FakeNvml(energy_mj=1, power_mw=1))
-    monkeypatch.setattr(NvmlMeter, "find", classmethod(lambda cls: board))
-    assert find_meter(tmp_path, "GPU") is board
-    assert find_meter(tmp_path, "CPU") is None
+    opened: list[int] = []
+
+    def find_board(index: int) -> str:
+        opened.append(index)
+        return f"board {index}"
+
+    monkeypatch.setattr(NvmlMeter, "find", find_board)
+    assert find_meter(tmp_path, target="onnx", device="CPU") is None
     zone = tmp_path / "sys/class/powercap/intel-rapl:0"
     for name, text in (("name", "package-0"), ("energy_uj", "1"), ("max_energy_range_uj", "100")):
         write(zone / name, text)
-    assert isinstance(find_meter(tmp_path, "CPU"), RaplMeter)
-    assert find_meter(tmp_path, "GPU.1") is board
+    for target, device in (("onnx", "CPU"), ("openvino", "CPU"), ("openvino", "NPU"), ("null", "CPU")):
+        assert isinstance(find_meter(tmp_path, target=target, device=device), RaplMeter)
+    # OpenVINO's GPU is Intel's, whatever NVIDIA's driver shows.
+    assert find_meter(tmp_path, target="openvino", device="GPU") is None
+    assert find_meter(tmp_path, target="openvino", device="GPU.1") is None
+    assert opened == []
+    for target, device, index in (
+        ("tensorrt", "GPU", 0),
+        ("tensorrt-rtx", "GPU.1", 1),
+        ("tensorrt", "gpu.12", 12),
+        ("onnx", "GPU", 0),
+    ):
+        assert find_meter(tmp_path, target=target, device=device) == f"board {index}"
+    assert opened == [0, 1, 12, 0]
+    # Without its driver's answer the processor's packages do not stand for the GPU.
+    monkeypatch.setattr(NvmlMeter, "find", lambda index: None)
+    assert find_meter(tmp_path, target="tensorrt", device="GPU") is None
 
 
-class FakeNvml:
-    """The five calls with the status and values of a GPU."""
+class FakeDriver:
+    """The calls of both libraries, with the status and values of one GPU at each place of the PCI bus."""
 
-    def __init__(self, energy_mj: int | None, power_mw: int | None, devices: int = 1) -> None:
-        self.energy_mj, self.power_mw, self.devices, self.closed = energy_mj, power_mw, devices, False
+    def __init__(
+        self, energy_mj: int | None, power_mw: int | None, places: tuple[bytes, ...] = (b"1",)
+    ) -> None:
+        self.energy_mj, self.power_mw, self.places, self.closed = energy_mj, power_mw, places, False
+        self.opened: list[bytes] = []
+
+    def cuInit(self, flags: int) -> int:  # noqa: N802
+        return 0
+
+    def cuDeviceGet(self, device: Any, index: int) -> int:  # noqa: N802
+        device._obj.value = index
+        return 0 if index < len(self.places) else 101
+
+    def cuDeviceGetPCIBusId(self, text: Any, length: int, device: Any) -> int:  # noqa: N802
+        text.value = self.places[device.value]
+        return 0
 
     def nvmlInit_v2(self) -> int:  # noqa: N802
         return 0
 
-    def nvmlDeviceGetHandleByIndex_v2(self, index: int, device: Any) -> int:  # noqa: N802
-        return 0 if index < self.devices else 2
+    def nvmlDeviceGetHandleByPciBusId_v2(self, place: bytes, device: Any) -> int:  # noqa: N802
+        self.opened.append(place)
+        return 0 if place in self.places else 6
 
     def nvmlDeviceGetTotalEnergyConsumption(self, device: Any, value: Any) -> int:  # noqa: N802
         return self._answer(self.energy_mj, value)
@@ -178,27 +212,34 @@ class FakeNvml:
 
 
 def test_nvml_counts_energy_or_reads_power() -> None:
-    counting = NvmlMeter.find(lambda _: FakeNvml(energy_mj=12_500, power_mw=9))
+    counting = NvmlMeter.find(load=lambda _: FakeDriver(energy_mj=12_500, power_mw=9))
     assert counting is not None
     assert (counting.read_energy_j(), counting.read_power_w()) == (12.5, None)
-    reading = NvmlMeter.find(lambda _: FakeNvml(energy_mj=None, power_mw=61_250))
+    reading = NvmlMeter.find(load=lambda _: FakeDriver(energy_mj=None, power_mw=61_250))
     assert reading is not None
     assert (reading.read_energy_j(), reading.read_power_w()) == (None, {"GPU": 61.25})
     reading.close()
-    assert NvmlMeter.find(lambda _: FakeNvml(None, None)) is None
-    assert NvmlMeter.find(lambda _: FakeNvml(1, 1, devices=0)) is None
+    assert NvmlMeter.find(load=lambda _: FakeDriver(None, None)) is None
+    assert NvmlMeter.find(load=lambda _: FakeDriver(1, 1, places=())) is None
+
+
+def test_nvml_meters_the_gpu_that_the_engine_counts() -> None:
+    # The two libraries number GPUs in different orders, so the place on the bus tells.
+    driver = FakeDriver(energy_mj=1, power_mw=1, places=(b"0000:3B:00.0", b"0000:1A:00.0"))
+    assert NvmlMeter.find(1, load=lambda _: driver) is not None
+    assert driver.opened == [b"0000:1A:00.0"]
+    assert NvmlMeter.find(2, load=lambda _: driver) is None
 
 
 def test_machine_without_a_meter_says_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(NvmlMeter, "find", classmethod(lambda cls: None))
-    assert find_meter(tmp_path) is None
+    assert find_meter(tmp_path, target="onnx", device="CPU") is None
     # A counter that only root may read is none.
     zone = tmp_path / "sys/class/powercap/intel-rapl:0"
     write(zone / "name", "package-0")
     write(zone / "max_energy_range_uj", "262143328850")
     (zone / "energy_uj").mkdir()
-    assert find_meter(tmp_path) is None
+    assert find_meter(tmp_path, target="onnx", device="CPU") is None
     result = measure_latency(Segmenter, FRAMES, min_queries=2, min_seconds=0, num_warmup=0)
     assert result.to_dict()["energy"] == NOT_MEASURED
 
@@ -222,6 +263,37 @@ def test_tegrastats_is_read_line_by_line_and_ended(tmp_path: Path, monkeypatch: 
     assert meter.read_power_w is not None
     tool.write_text(f"#!{sys.executable}\nprint('RAM 1/2MB')\n")
     assert TegrastatsMeter.find() is None
+
+
+def test_tegrastats_runs_for_the_energy_alone_and_tells_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its power in mW is the time since the test began: what is read must be of the moment of the reading.
+    tool, started, begin = tmp_path / "tegrastats", tmp_path / "started", time.time()
+    tool.write_text(
+        f"#!{sys.executable}\nimport pathlib, time\npathlib.Path({str(started)!r}).touch()\n"
+        "while True:\n"
+        f"    now = round(1000 * (time.time() - {begin!r}))\n"
+        "    print(f'VDD_IN {now}mW/{now}mW', flush=True)\n    time.sleep(0.02)\n"
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    ran_before: list[bool] = []
+
+    def find_power() -> TegrastatsMeter | None:
+        ran_before.append(started.exists())
+        return TegrastatsMeter.find()
+
+    result = measure_latency(
+        lambda: Segmenter(0.002), FRAMES, min_queries=5, min_seconds=0.6, num_warmup=0, find_meter=find_power
+    )
+    end = time.time() - begin
+    assert ran_before == [False]
+    assert result.energy is not None
+    assert result.energy.idle_w is not None
+    # Idle is the 0.6 s before the last loop of 0.6 s.
+    assert end - 1.6 < result.energy.idle_w < end - 0.6
+    assert end - 0.9 < result.energy.joules / result.energy.seconds < end
 
 
 class Segmenter:
@@ -284,9 +356,29 @@ def test_power_that_was_read_too_seldom_is_no_energy() -> None:
     assert measure_energy(Segmenter(0.001), FRAMES, Silent(), 0.02) is None
 
 
+class ScriptedMeter(CountingMeter):
+    """A counter that is read four times: before and after the idle second and the loop."""
+
+    def __init__(self, *joules: float) -> None:
+        super().__init__()
+        self.left = list(joules)
+
+    def read_energy_j(self) -> float | None:
+        return self.left.pop(0)
+
+
+def test_counter_that_does_not_step_is_no_measurement() -> None:
+    assert measure_energy(Segmenter(0.001), FRAMES, ScriptedMeter(5, 7, 7, 7), 0.01) is None
+    result = measure_energy(Segmenter(0.001), FRAMES, ScriptedMeter(5, 5, 5, 8), 0.01)
+    assert result is not None
+    assert result.joules == 3
+    assert result.idle_w is None
+    assert result.joules_a_frame_above_idle is None
+
+
 def test_energy_is_part_of_a_latency_result() -> None:
     result = measure_latency(
-        Segmenter, FRAMES, min_queries=5, min_seconds=0.05, num_warmup=0, meter=CountingMeter()
+        Segmenter, FRAMES, min_queries=5, min_seconds=0.05, num_warmup=0, find_meter=CountingMeter
     )
     assert isinstance(result.energy, EnergyResult)
     assert result.to_dict()["energy"]["source"] == "test"

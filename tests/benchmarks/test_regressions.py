@@ -200,6 +200,83 @@ def test_another_device_is_shown_and_not_judged(latency: dict[str, Any], tmp_pat
     assert changed == {"cpu model", "EdgeKD"}
 
 
+def pace(latency: dict[str, Any], missed: int, **changes: Any) -> dict[str, Any]:
+    paced = {"scenario": "paced", "name": "paced, 30 fps", "percentiles_ms": {"p99": 1.0}, "num_frames": 300}
+    paced |= {"missed": missed, "miss_rate": missed / 300, "deadline_ms": 33.333333, "queue": 2}
+    paced |= {"drop": "oldest", "jitter": 0.0, **changes}
+    return {**latency, "scenarios": [paced]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"deadline_ms": 8.0}, "deadline of paced, 30 fps 8 ms instead of 33.3333 ms"),
+        ({"queue": 1}, "queue of paced, 30 fps 1 instead of 2"),
+        ({"drop": "newest"}, "drop of paced, 30 fps newest instead of oldest"),
+        ({"jitter": 0.3}, "jitter of paced, 30 fps 0.3 instead of 0.0"),
+    ],
+)
+def test_misses_by_other_rules_are_not_judged(
+    latency: dict[str, Any], tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    before = write_release(tmp_path / "a", pace(latency, 3), SCORES)
+    same_rules = write_release(tmp_path / "b", pace(slow_down(latency, 2.0), 200), SCORES)
+    assert "engine paced, 30 fps: missed" in compare_reports([before, same_rules]).verdict
+    after = write_release(tmp_path / "c", pace(latency, 200, **changes), SCORES)
+    comparison = compare_reports([before, after])
+    assert comparison.passed
+    assert [text for text in comparison.warnings if said in text]
+    # The engine's own latency does not depend on the pace.
+    slow = write_release(tmp_path / "d", pace(slow_down(latency, 2.0), 200, **changes), SCORES)
+    assert compare_reports([before, slow]).regressions == (f"engine p50 in {slow}",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"frame_shapes": [[768, 1024]]}, "frames 768×1024 instead of 48×64"),
+        ({"facts": {"threads": 4}}, "threads 4 instead of 1"),
+        ({"facts": {"threads": None}}, "threads left to the engine instead of 1"),
+    ],
+)
+def test_latencies_of_other_frames_or_threads_are_not_judged(
+    latency: dict[str, Any], tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    known = {**latency, "frame_shapes": [[48, 64]], "facts": {"threads": 1}}
+    before = write_release(tmp_path / "a", known, SCORES)
+    assert not compare_reports([before, write_release(tmp_path / "b", slow_down(known, 2.0), SCORES)]).passed
+    after = write_release(tmp_path / "c", {**slow_down(known, 2.0), **changes}, SCORES)
+    comparison = compare_reports([before, after])
+    assert comparison.passed
+    row = next(row for row in comparison.rows if row["quantity"] == "p50")
+    assert (row["values"], row["verdicts"]) == ([1.0, 2.0], [None, "not judged"])
+    assert [text for text in comparison.warnings if said in text]
+
+
+def test_frames_of_one_shape_may_be_any_and_of_several_must_be_the_same(
+    latency: dict[str, Any], tmp_path: Path
+) -> None:
+    for name, shapes, judged in (("one", [[48, 64]], True), ("two", [[48, 64], [56, 64]], False)):
+        known = {**latency, "frame_shapes": shapes}
+        before = write_release(tmp_path / name / "a", known, SCORES, frames_sha256="a" * 64)
+        slow = slow_down(known, 2.0)
+        same = write_release(tmp_path / name / "b", slow, SCORES, frames_sha256="a" * 64)
+        other = write_release(tmp_path / name / "c", slow, SCORES, frames_sha256="b" * 64)
+        assert not compare_reports([before, same]).passed
+        assert compare_reports([before, other]).passed is not judged
+
+
+def test_energy_by_another_meter_is_not_judged(latency: dict[str, Any], tmp_path: Path) -> None:
+    paths: list[Path] = []
+    for name, joules, source in (("a", 1.0, "RAPL"), ("b", 2.0, "RAPL"), ("c", 2.0, "NVML")):
+        energy = {"joules_a_frame": joules, "source": source, "covers": "a part"}
+        paths.append(write_release(tmp_path / name, {**latency, "energy": energy}, SCORES))
+    assert "energy a frame" in compare_reports(paths[:2]).verdict
+    comparison = compare_reports(paths[::2])
+    assert comparison.passed
+    assert any("meter NVML (a part) instead of RAPL (a part)" in text for text in comparison.warnings)
+
+
 def test_scores_of_other_data_are_not_judged(latency: dict[str, Any], tmp_path: Path) -> None:
     before = write_release(tmp_path / "a", latency, SCORES)
     after = write_release(tmp_path / "b", latency, dict.fromkeys(SCORES, 0.1))

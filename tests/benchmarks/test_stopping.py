@@ -10,7 +10,9 @@ import pytest
 
 from edgekd.benchmarks import stopping
 from edgekd.benchmarks.latency import measure_latency
+from edgekd.benchmarks.pacing import PaceConfig
 from edgekd.benchmarks.quantiles import bound_rate
+from edgekd.benchmarks.scenarios import ScenarioConfig
 from edgekd.benchmarks.stopping import StopRule, Stopwatch, measure_instability
 from edgekd.errors import UsageError
 
@@ -116,3 +118,28 @@ def test_upper_bound_covers_the_rate_as_often_as_it_says() -> None:
     bounds = {k: bound_rate(k, 200) or 0 for k in range(40)}
     covered = [bounds[int(k)] >= 0.03 for k in rng.binomial(200, 0.03, 4000)]
     assert 0.95 <= np.mean(covered) < 0.99
+
+
+def test_frames_that_come_in_time_meet_both_minima() -> None:
+    def count(rule: StopRule, fps: float) -> int:
+        scenarios = ScenarioConfig(("paced",), paces=(PaceConfig(fps=fps),))
+        result = measure_latency(
+            Segmenter,
+            FRAMES,
+            min_queries=rule.min_queries,
+            min_seconds=rule.min_seconds,
+            num_warmup=0,
+            scenarios=scenarios,
+        )
+        return result.to_dict()["scenarios"][0]["num_frames"]
+
+    assert count(StopRule(350, 0), 2000) == 350
+    assert count(StopRule(7, 0), 2000) == 7
+    assert count(StopRule(7, 0.01), 2000) == 20
+    # Nothing asked for: what p99 needs, since 200 frames at 30 a second would take 7 s.
+    assert count(StopRule(min_seconds=0), 2000) == 100
+
+
+def test_rule_tells_its_default_by_value() -> None:
+    assert StopRule().to_dict()["min_queries"] == StopRule().num_queries == 200
+    assert StopRule(5).to_dict()["min_queries"] == 5

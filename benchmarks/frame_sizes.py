@@ -1,0 +1,51 @@
+"""Builds that take frames of one size, beside data that may hold others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from edgekd.benchmarks.selection import PROBES, Choice, Skipped
+from edgekd.bundle import Bundle
+from edgekd.errors import InputError
+
+Size = tuple[int, int]
+
+
+def leave_misfits(
+    bundle: Bundle, choices: Sequence[Choice], shapes: Iterable[tuple[int, ...]], *, named: bool
+) -> tuple[list[Choice], list[Skipped]]:
+    """Return the builds that take frames of all these shapes, and those that do not with the reason.
+
+    Args:
+        bundle: the opened bundle.
+        choices: builds to be run.
+        shapes: (H, W) or (H, W, 3) of each frame; read only as far as needed, and not at all where every
+            build takes any.
+        named: the builds were asked for by their target, so none may be left out.
+
+    Raises:
+        InputError: a build that was named does not take the frames, or none does.
+    """
+    fixed = {choice.name: size for choice in choices if (size := _find_size(bundle, choice)) is not None}
+    misfits: dict[str, str] = {}
+    for height, width, *_ in shapes if fixed else ():
+        for name, own in fixed.items():
+            if name not in misfits and (height, width) != own:
+                misfits[name] = f"made for frames of {own[0]}×{own[1]}, the data hold {height}×{width}"
+        if len(misfits) == len(fixed):
+            break
+    if misfits and (named or len(misfits) == len(choices)):
+        raise InputError(
+            "a build that was named does not take these frames" if named else "no build takes these frames",
+            received="; ".join(f"{name}: {reason} (height × width)" for name, reason in misfits.items()),
+            action="export a build for any size, without --frame-size, or name other data",
+        )
+    left = [choice for choice in choices if choice.name not in misfits]
+    return left, [Skipped(name, reason) for name, reason in misfits.items()]
+
+
+def _find_size(bundle: Bundle, choice: Choice) -> Size | None:
+    if choice.target in PROBES:
+        return None
+    size = choice.find_build(bundle).record.facts.get("frame_size")
+    return None if size is None else (size[0], size[1])
