@@ -49,6 +49,7 @@ class Setup(NamedTuple):
     batch_size: int
     epochs: int
     views: int
+    precision: str
 
 
 def write_subset(folder: Path, count: int) -> Path:
@@ -83,7 +84,7 @@ def list_commands(setup: Setup, data: Path, teacher: Path, folder: Path) -> dict
         "batch_size": setup.batch_size,
         "epochs": FIRST_EPOCHS,
         "distill_epochs": setup.epochs,
-        "precision": "fp32",
+        "precision": setup.precision,
     }
     stored = {"views": setup.views, "store_answers": True}
     commands: dict[str, list[str]] = {}
@@ -189,9 +190,10 @@ def main(
     rounds: Annotated[int, typer.Option(min=1)] = 3,
     teacher: Annotated[str, typer.Option()] = "dynunet",
     student: Annotated[str, typer.Option()] = "unet-narrow",
+    precision: Annotated[str, typer.Option(help="Of the product; the plain loop's is float32.")] = "auto",
 ) -> None:
     """Measure the commands in turn, print the ratios and write them with samples and parts."""
-    setup = Setup(teacher, student, size, 8, epochs, views)
+    setup = Setup(teacher, student, size, 8, epochs, views, precision)
     conditions = describe_conditions()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

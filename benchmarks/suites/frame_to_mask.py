@@ -32,6 +32,7 @@ import typer
 from edgekd.atomic import write_json_atomic
 from edgekd.benchmarks.environment import describe_conditions, describe_environment
 from edgekd.bundle import Bundle, find_build, list_builds
+from edgekd.cores import count_usable_cores
 from edgekd.errors import MachineError
 from edgekd.export.source_graphs import CORE_FILE
 from edgekd.runtime import load
@@ -66,7 +67,10 @@ def build_hand_written(bundle: Bundle) -> Callable[[np.ndarray], np.ndarray]:
     import onnxruntime
 
     core = find_build(bundle, "onnx").resolve_file(CORE_FILE)
-    session: Any = onnxruntime.InferenceSession(str(core), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    # The library counts the machine's cores, also those that this process may not use.
+    options.intra_op_num_threads = count_usable_cores()
+    session: Any = onnxruntime.InferenceSession(str(core), options, providers=["CPUExecutionProvider"])
     spec = bundle.manifest.preprocess
 
     def segment(frame: np.ndarray) -> np.ndarray:
