@@ -11,9 +11,18 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from edgekd.bundle import PRECISIONS, TARGETS, Build, Bundle, check_precision, check_target, write_build
+from edgekd.bundle import (
+    PRECISIONS,
+    TARGETS,
+    Build,
+    Bundle,
+    check_precision,
+    check_target,
+    draft_build,
+    install_build,
+)
 from edgekd.errors import MachineError, UsageError
-from edgekd.export.agreement import run_on_golden_frames
+from edgekd.export.agreement import install_checked
 from edgekd.export.calibration import Calibration, load_calibration
 from edgekd.export.cells import check_cell
 from edgekd.export.fixed_shapes import FixedShapes, fix_shapes
@@ -40,8 +49,8 @@ def export_bundle(
     """Build every target in every precision, run each on the golden frames where this machine can.
 
     The ONNX graphs are made first where the bundle has none; that alone needs torch. A build that exists
-    is replaced in one step. A build that cannot run here has the status ``built, not run``; what its
-    user should know is in ``facts["notices"]``.
+    is replaced in one step, once the new one passed, and else stays as it was. A build that cannot run
+    here has the status ``built, not run``; what its user should know is in ``facts["notices"]``.
 
     Args:
         bundle: the bundle, to whose ``builds/`` the results go.
@@ -65,18 +74,17 @@ def export_bundle(
     check_options(options, targets)
     if shapes is not None:
         shapes.check(targets)
+        shapes.check_crop(bundle.manifest.preprocess)
     # What is named twice is built once.
     cells = list(dict.fromkeys(product(targets, precisions)))
     builds: list[Build] = []
     with Progress(quiet=quiet) as progress:
         handle = progress.add("exporting", len(cells) + 1)
         progress.advance(handle, 0, note="ONNX graphs")
-        request = _Request(bundle, cells, sm, calib, options, progress, quiet=quiet)
+        request = _Request(bundle, cells, sm, calib, shapes, options, progress, quiet=quiet)
         for target, precision in cells:
             progress.advance(handle, note=f"{target} {precision}")
             builds.append(request.build(target, precision))
-        if shapes is not None:
-            builds = [fix_shapes(bundle, build, shapes) for build in builds]
         progress.advance(handle)
     return builds
 
@@ -115,15 +123,16 @@ class _Request:
         cells: Sequence[tuple[str, str]],
         sm: Sequence[str | int] | None,
         calib: Path | None,
+        shapes: FixedShapes | None,
         options: TensorRtOptions,
         progress: Progress,
         *,
         quiet: bool,
     ) -> None:
-        self._bundle, self._sm, self._calib = bundle, sm, calib
+        self._bundle, self._cells, self._sm, self._calib, self._shapes = bundle, cells, sm, calib, shapes
         self._options, self._progress, self._quiet = options, progress, quiet
         self._check_calibration(cells)
-        self._graphs = self._provide_graphs(anew=("onnx", "fp32") in cells)
+        self._graphs = self._provide_graphs()
         self._int8: Build | None = None
 
     def build(self, target: str, precision: str) -> Build:
@@ -135,7 +144,7 @@ class _Request:
             return deploy
         from edgekd.export.openvino import build_openvino
 
-        return build_openvino(self._bundle, self._graphs, precision, deploy)
+        return build_openvino(self._bundle, self._graphs, precision, deploy, self._shapes)
 
     def _check_calibration(self, cells: Sequence[tuple[str, str]]) -> None:
         """Raise UsageError where int8 is asked for and there is nothing to make it from."""
@@ -149,27 +158,35 @@ class _Request:
                     action=f"edgekd export {self._bundle.path} --target {target} -p int8 --calib DATA",
                 )
 
-    def _provide_graphs(self, *, anew: bool) -> Build:
+    def _provide_graphs(self) -> Build:
         """Return the fp32 ONNX build, made anew where it is asked for by name."""
+        is_asked = ("onnx", "fp32") in self._cells
         existing = find_graphs(self._bundle)
-        if existing is not None and not anew:
+        if existing is not None and not is_asked:
             return existing
         _check_tracing_is_possible(self._bundle)
         from edgekd.export.onnx import build_onnx
 
-        return build_onnx(self._bundle)
+        return build_onnx(self._bundle, shapes=self._shapes if is_asked else None)
 
     def _provide_int8(self) -> Build:
         """Return the int8 ONNX build, made anew once where calibration frames are named."""
         if self._int8 is None:
-            self._int8 = find_graphs(self._bundle, "int8") if self._calib is None else self._build_int8()
-        assert self._int8 is not None  # _check_calibration saw it
+            self._int8 = self._find_int8() if self._calib is None else self._build_int8()
         return self._int8
+
+    def _find_int8(self) -> Build:
+        found = find_graphs(self._bundle, "int8")
+        assert found is not None  # _check_calibration saw it
+        if ("onnx", "int8") not in self._cells or self._shapes is None:
+            return found
+        return fix_shapes(self._bundle, found, self._shapes)
 
     def _build_int8(self) -> Build:
         from edgekd.export.onnx import build_onnx_int8
 
-        return build_onnx_int8(self._bundle, self._graphs, self._calibration, quiet=self._quiet)
+        shapes = self._shapes if ("onnx", "int8") in self._cells else None
+        return build_onnx_int8(self._bundle, self._graphs, self._calibration, shapes, quiet=self._quiet)
 
     @cached_property
     def _calibration(self) -> Calibration:
@@ -184,8 +201,9 @@ class _Request:
                 self._bundle, graph, target, precision, self._sm, self._options, self._progress
             )
             facts = {**fields.pop("facts"), **found, "notices": [*found.get("notices", ()), *notices]}
-            build = write_build(self._bundle, **fields, files=files, facts=facts)
-        return run_on_golden_frames(self._bundle, build) if find_obstacle(build) is None else build
+            with draft_build(self._bundle, **fields, files=files, facts=facts) as draft:
+                install = install_checked if find_obstacle(draft) is None else install_build
+                return install(self._bundle, draft)
 
     @contextlib.contextmanager
     def _open_engine_graph(self, precision: str) -> Iterator[tuple[Path, dict[str, Any]]]:

@@ -6,9 +6,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from edgekd.bundle import Build, Bundle, write_build
+from edgekd.bundle import Build, Bundle
 from edgekd.errors import MachineError
-from edgekd.export.agreement import Runner, check_preprocessing, run_on_golden_frames
+from edgekd.export.agreement import Runner, check_preprocessing
+from edgekd.export.drafts import keep_build
+from edgekd.export.fixed_shapes import FixedShapes
 from edgekd.export.model_api import MODEL_API_FILES, build_model_api
 from edgekd.export.source_graphs import DEPLOY_FILE, GRAPH_FACTS, PREPROCESS_FILE, describe_bundle
 
@@ -16,7 +18,11 @@ DEPLOY_FILES = ("deploy.xml", "deploy.bin")
 
 
 def build_openvino(
-    bundle: Bundle, graphs: Build, precision: str = "fp32", deploy: Build | None = None
+    bundle: Bundle,
+    graphs: Build,
+    precision: str = "fp32",
+    deploy: Build | None = None,
+    shapes: FixedShapes | None = None,
 ) -> Build:
     """Convert a deploy graph, check it and write ``builds/openvino-<precision>-cpu``.
 
@@ -27,6 +33,7 @@ def build_openvino(
         graphs: its fp32 ONNX build.
         precision: of the build.
         deploy: the ONNX build whose deploy graph is taken; None takes that of ``graphs``.
+        shapes: what the deploy graph shall take alone; None leaves it free.
 
     Raises:
         MachineError: openvino is missing, or computes in another precision here.
@@ -52,17 +59,10 @@ def build_openvino(
     with tempfile.TemporaryDirectory() as folder:
         _save_model(openvino, model, Path(folder) / "deploy.xml")
         _save_model(openvino, build_model_api(model, bundle), Path(folder) / MODEL_API_FILES[0])
-        build = write_build(
-            bundle,
-            target="openvino",
-            precision_asked=precision,
-            precision_effective=precision,
-            device="CPU",
-            status="built, not run",
-            files={name: Path(folder) / name for name in (*DEPLOY_FILES, *MODEL_API_FILES)},
-            facts=facts,
+        files = {name: Path(folder) / name for name in (*DEPLOY_FILES, *MODEL_API_FILES)}
+        return keep_build(
+            bundle, target="openvino", precision=precision, files=files, facts=facts, shapes=shapes
         )
-    return run_on_golden_frames(bundle, build)
 
 
 def find_opset(model: Any) -> int:

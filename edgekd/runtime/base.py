@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.bundle import Build, Bundle
+from edgekd.bundle import Build, Bundle, find_build
 from edgekd.errors import SegmenterFault, UsageError
 from edgekd.preprocess import check_frame, list_frames
 from edgekd.runtime.limits import FrameLimits
@@ -35,6 +35,7 @@ class LoadRequest:
         device: ``CPU``, ``GPU``, ``NPU``, or a name of the engine's own such as ``GPU.1``.
         cache: folder for what the engine may keep between runs; None keeps nothing.
         threads: processor threads of the engine; None leaves it to the engine.
+        build: the build where it does not stand under its name yet; None finds it there.
     """
 
     bundle: Bundle
@@ -43,6 +44,13 @@ class LoadRequest:
     device: str
     cache: Path | None = None
     threads: int | None = None
+    build: Build | None = None
+
+    def find_build(self) -> Build:
+        """Return the build to run; errors are those of ``bundle.find_build``."""
+        if self.build is not None:
+            return self.build
+        return find_build(self.bundle, self.target, self.precision)
 
 
 class Engine(Protocol):

@@ -46,6 +46,7 @@ def load(
     *,
     cache: Path | None = None,
     threads: int | None = None,
+    build: Build | None = None,
 ) -> Segmenter:
     """Load the build of ``bundle`` for a target and return a segmenter that runs it.
 
@@ -57,6 +58,7 @@ def load(
             There is no fallback: a device that is not there is an error.
         cache: folder where an engine may keep compiled code; nothing is ever written into the bundle.
         threads: processor threads the engine may use; None leaves it to the engine.
+        build: a draft of that target and precision, to be tried; None takes the bundle's own build.
 
     Raises:
         UsageError: an unknown target or precision, or fewer than one thread.
@@ -68,7 +70,7 @@ def load(
     if threads is not None and threads < 1:
         raise UsageError("an engine needs a thread", received=f"threads={threads}", expected="1 or more")
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    request = LoadRequest(opened, target, precision, (device or entry.device).upper(), cache, threads)
+    request = LoadRequest(opened, target, precision, (device or entry.device).upper(), cache, threads, build)
     engine_class = load_engine_class(target)
     try:
         engine = engine_class(request)

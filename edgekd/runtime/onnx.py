@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.bundle import Build, find_build
+from edgekd.bundle import Build
 from edgekd.errors import MachineError
 from edgekd.runtime.base import LoadRequest, Masks, Stage
 from edgekd.runtime.deploy import DeployStages
@@ -44,7 +44,7 @@ class OnnxEngine:
         """
         onnxruntime = _import_onnxruntime()
         # The graph is the same for every device.
-        build = find_build(request.bundle, "onnx", request.precision)
+        build = request.find_build()
         self._provider = _choose_provider(request.device, build)
         check_build_record(build, request.bundle)
         check_provider(build, self._provider, list_providers(request.precision))

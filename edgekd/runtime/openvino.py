@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from edgekd.bundle import Build, find_build
+from edgekd.bundle import Build
 from edgekd.errors import MachineError
 from edgekd.runtime.base import LoadRequest, Masks, Stage
 from edgekd.runtime.deploy import DeployStages
@@ -41,7 +41,7 @@ class OpenVinoEngine:
         import openvino
 
         # The graph is the same for every device.
-        build = find_build(request.bundle, "openvino", request.precision)
+        build = request.find_build()
         core = openvino.Core()
         _check_device(request.device, core.available_devices, build)
         check_build_record(build, request.bundle)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.bundle import Build, find_build
+from edgekd.bundle import Build
 from edgekd.errors import EdgeKDError, IntegrityError, UsageError
 from edgekd.preprocess.context import CudaContext, import_pycuda
 from edgekd.preprocess.device import find_device
@@ -41,7 +41,7 @@ class TensorRtEngine:
             MachineError: no driver, GPU, pycuda or library, or a build for other ones.
             IntegrityError: a file is not what its record says.
         """
-        build = find_build(request.bundle, request.target, request.precision)
+        build = request.find_build()
         device = find_device(parse_device(request.device))
         library = import_library(request.target)
         facts = build.record.facts

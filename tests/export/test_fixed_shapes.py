@@ -9,19 +9,31 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_student
 
 from edgekd.benchmarks import StopRule, run_benchmark, run_parity
 from edgekd.bundle import (
+    Build,
     Bundle,
     find_build,
+    list_builds,
     pack_judged_frames,
     read_golden,
     read_judged_frames,
     write_build,
 )
-from edgekd.errors import GateFailure, InputError, IntegrityError, UsageError
-from edgekd.export import export_bundle, fixed_golden, fixed_shapes
+from edgekd.errors import (
+    EdgeKDError,
+    GateFailure,
+    InputError,
+    IntegrityError,
+    MachineError,
+    SegmenterFault,
+    UsageError,
+)
+from edgekd.export import agreement, export_bundle, fixed_golden, fixed_shapes
 from edgekd.export.fixed_shapes import FixedShapes, fix_shapes, parse_frame_size, read_options
+from edgekd.export.onnx import build_onnx
 from edgekd.preprocess import crop_frame, resize_labels
 from edgekd.runtime import load
 from edgekd.specs import CropBox, PreprocessSpec
@@ -69,6 +81,11 @@ def read_shapes(build: Any, target: str) -> tuple[list[int], list[int]]:
     return list(model.input(0).shape), list(model.output(0).shape)
 
 
+def read_partial_shape(build: Any, target: str) -> str:
+    path = build.resolve_file("deploy.onnx" if target == "onnx" else "deploy.xml")
+    return str(openvino.Core().read_model(path).input(0).partial_shape)
+
+
 def test_an_openvino_build_from_a_fixed_onnx_build_is_free(bundle_copy: Bundle) -> None:
     fix_shapes(bundle_copy, find_build(bundle_copy, "onnx"), SHAPES)
     (build,) = export_bundle(bundle_copy, ["openvino"], quiet=True)
@@ -79,8 +96,9 @@ def test_an_openvino_build_from_a_fixed_onnx_build_is_free(bundle_copy: Bundle) 
         assert segmenter.segment(FRAMES[:3]).shape == (3, 32, 48)
 
 
-def test_other_masks_are_no_build(bundle_copy: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    build = find_build(bundle_copy, "onnx")
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_other_masks_are_no_build(bundle_copy: Bundle, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    build = find_build(bundle_copy, target)
     segment, calls = fixed_shapes._segment, []
 
     def answer(*arguments: Any) -> np.ndarray:
@@ -89,9 +107,52 @@ def test_other_masks_are_no_build(bundle_copy: Bundle, monkeypatch: pytest.Monke
         return masks if len(calls) == 1 else 1 - masks
 
     monkeypatch.setattr(fixed_shapes, "_segment", answer)
-    with pytest.raises(GateFailure, match="gives other masks and was removed"):
-        fix_shapes(bundle_copy, build, SHAPES)
-    assert not build.path.exists()
+    with pytest.raises(GateFailure, match="gives other masks and was not kept"):
+        export_bundle(bundle_copy, [target], shapes=SHAPES, quiet=True)
+    assert_untouched(bundle_copy, build)
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+@pytest.mark.parametrize("error", [MachineError("no memory"), SegmenterFault("broken"), GateFailure("other")])
+def test_a_fixed_build_that_fails_leaves_the_one_that_was_there(
+    bundle_copy: Bundle, monkeypatch: pytest.MonkeyPatch, target: str, error: EdgeKDError
+) -> None:
+    before = fix_shapes(bundle_copy, find_build(bundle_copy, target), SHAPES)
+    run = agreement.read_judged_frames
+
+    def fail(bundle: Bundle, build: Build) -> Any:
+        if build.record.facts.get("frame_size") == [90, 131]:
+            raise error
+        return run(bundle, build)
+
+    monkeypatch.setattr(agreement, "read_judged_frames", fail)
+    with pytest.raises(type(error), match=str(error)):
+        export_bundle(bundle_copy, [target], shapes=FixedShapes(frame_size=(90, 131)), quiet=True)
+    assert_untouched(bundle_copy, before)
+
+
+def assert_untouched(bundle: Bundle, build: Build) -> None:
+    assert find_build(bundle, build.record.target) == build
+    build.check_files()
+    assert [path.name for path in build.path.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_frame_that_the_crop_box_leaves_is_refused_before_anything_is_built(
+    graphed_student: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    spec = PreprocessSpec(height=32, width=48, crop=CropBox(top=3, left=5, height=40, width=44))
+    bundle = graphed_student(tmp_path / "cropped.edgekd", spec)
+    with pytest.raises(UsageError, match=r"crop box.*received 30x60, expected at least 43x49"):
+        export_bundle(bundle, ["openvino"], shapes=FixedShapes(frame_size=(30, 60)), quiet=True)
+    assert [build.name for build in list_builds(bundle)] == ["onnx-fp32-cpu"]
+
+
+def test_the_first_build_of_a_bundle_may_be_fixed(new_student: Callable[..., Bundle], tmp_path: Path) -> None:
+    bundle = new_student(tmp_path / "a.edgekd")
+    core = tiny_student.build_tiny_core(tiny_student.build_weights(1, 2), 32, 48)
+    build = build_onnx(bundle, core, SHAPES)
+    assert read_shapes(build, "onnx") == ([2, 60, 81, 1], [2, 32, 48])
+    assert read_judged_frames(bundle, build).frames[0].shape == (60, 81)
 
 
 def test_options() -> None:
