@@ -25,7 +25,7 @@ from edgekd.errors import MachineError, UsageError
 from edgekd.export.agreement import install_checked
 from edgekd.export.calibration import Calibration, load_calibration
 from edgekd.export.cells import check_cell
-from edgekd.export.fixed_shapes import FixedShapes, fix_shapes
+from edgekd.export.fixed_shapes import FixedShapes, fix_shapes, free_shapes
 from edgekd.export.kernels import parse_architecture
 from edgekd.export.source_graphs import ENGINE_FILE, GRAPH_FACTS, find_engine_graph, find_graphs
 from edgekd.export.tensorrt_options import TensorRtOptions, check_options
@@ -159,15 +159,20 @@ class _Request:
                 )
 
     def _provide_graphs(self) -> Build:
-        """Return the fp32 ONNX build, made anew where it is asked for by name."""
+        """Return the fp32 ONNX build, made anew where it is asked for by name.
+
+        Without torch it is made anew from its own core, which is what tracing the student gave.
+        """
         is_asked = ("onnx", "fp32") in self._cells
-        existing = find_graphs(self._bundle)
+        existing = None if is_asked and not _list_missing() else find_graphs(self._bundle)
         if existing is not None and not is_asked:
             return existing
-        _check_tracing_is_possible(self._bundle)
-        from edgekd.export.onnx import build_onnx
+        if existing is None or importlib.util.find_spec("onnx") is None:
+            _check_tracing_is_possible(self._bundle)
+        from edgekd.export.onnx import build_onnx, read_core
 
-        return build_onnx(self._bundle, shapes=self._shapes if is_asked else None)
+        core = None if existing is None else read_core(existing)
+        return build_onnx(self._bundle, core, self._shapes if is_asked else None)
 
     def _provide_int8(self) -> Build:
         """Return the int8 ONNX build, made anew once where calibration frames are named."""
@@ -178,8 +183,10 @@ class _Request:
     def _find_int8(self) -> Build:
         found = find_graphs(self._bundle, "int8")
         assert found is not None  # _check_calibration saw it
-        if ("onnx", "int8") not in self._cells or self._shapes is None:
+        if ("onnx", "int8") not in self._cells:
             return found
+        if self._shapes is None:
+            return free_shapes(self._bundle, found)
         return fix_shapes(self._bundle, found, self._shapes)
 
     def _build_int8(self) -> Build:
@@ -226,8 +233,12 @@ class _Request:
             yield path, {**made.facts, "notices": made.notices}
 
 
+def _list_missing() -> list[str]:
+    return [name for name in TRACING_PACKAGES if importlib.util.find_spec(name) is None]
+
+
 def _check_tracing_is_possible(bundle: Bundle) -> None:
-    missing = [name for name in TRACING_PACKAGES if importlib.util.find_spec(name) is None]
+    missing = _list_missing()
     if missing:
         raise MachineError(
             f"the ONNX graphs of {bundle.path} must be traced, which needs {', '.join(missing)}",

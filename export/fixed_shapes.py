@@ -115,6 +115,19 @@ def fix_shapes(bundle: Bundle, build: Build, shapes: FixedShapes) -> Build:
         return install_checked(bundle, fixed)
 
 
+def free_shapes(bundle: Bundle, build: Build) -> Build:
+    """Return an installed build with a deploy graph that takes any frames, made anew where it was fixed.
+
+    What its record says of how the graph got its precision stays.
+
+    Raises:
+        MachineError, SegmenterFault: it cannot run here as asked, or fails.
+        GateFailure: its masks are others.
+    """
+    with _open_free(bundle, build) as free:
+        return build if free is build else install_checked(bundle, free)
+
+
 @contextlib.contextmanager
 def _open_free(bundle: Bundle, build: Build) -> Iterator[Build]:
     """Give a build that takes any frames: the build itself, or a draft of it without its shapes."""

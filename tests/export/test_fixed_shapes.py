@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,51 @@ def test_the_first_build_of_a_bundle_may_be_fixed(new_student: Callable[..., Bun
     build = build_onnx(bundle, core, SHAPES)
     assert read_shapes(build, "onnx") == ([2, 60, 81, 1], [2, 32, 48])
     assert read_judged_frames(bundle, build).frames[0].shape == (60, 81)
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_other_shapes_take_the_place_of_the_old_ones(bundle_copy: Bundle, target: str) -> None:
+    frame = FRAMES[:1, :50, :70]
+    with load(bundle_copy, target, threads=1) as segmenter:
+        expected = segmenter.segment(frame)
+    build = fix_shapes(bundle_copy, find_build(bundle_copy, target), SHAPES)
+    build = fix_shapes(bundle_copy, build, FixedShapes(frame_size=(50, 70)))
+    assert read_partial_shape(build, target) == "[?,50,70,1]"
+    assert (build.record.facts["batch"], build.record.facts["frame_size"]) == (None, [50, 70])
+    assert read_judged_frames(bundle_copy, build).frames[0].shape == (50, 70)
+    with load(bundle_copy, target, threads=1) as segmenter:
+        np.testing.assert_array_equal(segmenter.segment(frame), expected)
+
+
+@pytest.mark.parametrize("shapes", [None, FixedShapes(frame_size=(50, 70))])
+def test_an_fp32_build_is_freed_and_fixed_anew_without_torch(
+    bundle_copy: Bundle, monkeypatch: pytest.MonkeyPatch, shapes: FixedShapes | None
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    before = find_build(bundle_copy, "onnx").record
+    fix_shapes(bundle_copy, find_build(bundle_copy, "onnx"), SHAPES)
+    (build,) = export_bundle(bundle_copy, ["onnx"], shapes=shapes, quiet=True)
+    assert find_build(bundle_copy, "onnx") == build
+    assert read_partial_shape(build, "onnx") == ("[?,?,?,1]" if shapes is None else "[?,50,70,1]")
+    assert build.record.status == "run"
+    assert build.record.files["core.onnx"] == before.files["core.onnx"]
+    assert build.record.facts["exporter"] == before.facts["exporter"]
+    if shapes is None:
+        assert build.record.files == before.files
+        assert build.record.facts.keys() == before.facts.keys()
+
+
+def test_without_the_package_onnx_the_workstation_is_named(
+    bundle_copy: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = find_build(bundle_copy, "onnx")
+    for package in ("torch", "onnx"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MachineError, match="on the workstation"):
+        export_bundle(bundle_copy, ["onnx"], shapes=SHAPES, quiet=True)
+    with pytest.raises(MachineError, match="package onnx, which is not installed"):
+        fix_shapes(bundle_copy, before, SHAPES)
+    assert_untouched(bundle_copy, before)
 
 
 def test_options() -> None:

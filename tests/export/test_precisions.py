@@ -22,6 +22,7 @@ from edgekd.errors import InputError, IntegrityError, MachineError
 from edgekd.export import api, cells, export_bundle
 from edgekd.export.calibration import load_calibration
 from edgekd.export.engine_graphs import check_signed
+from edgekd.export.fixed_shapes import FixedShapes
 from edgekd.export.quantize import quantize_core
 from edgekd.preprocess import preprocess_frames
 from edgekd.runtime import load
@@ -81,6 +82,33 @@ def test_an_int8_graph_serves_again_without_the_data(copy: Callable[[], Bundle])
     (build,) = export_bundle(bundle, ["openvino"], ["int8"], quiet=True)
     assert build.record.facts["calibration"] == before.facts["calibration"]
     assert find_build(bundle, "onnx", "int8").record == before
+
+
+def test_an_int8_build_of_fixed_shapes_is_fixed_anew_and_freed_without_the_data(
+    copy: Callable[[], Bundle],
+) -> None:
+    bundle = copy()
+    before, frames = find_build(bundle, "onnx", "int8").record, deep_student.draw_frames(3)
+    with load(bundle, "onnx", "int8", threads=1) as segmenter:
+        expected = segmenter.segment(frames)
+    for shapes in (FixedShapes(2, (60, 70)), FixedShapes(frame_size=(48, 56)), None):
+        (build,) = export_bundle(bundle, ["onnx"], ["int8"], shapes=shapes, quiet=True)
+        size = None if shapes is None else shapes.frame_size
+        graph = onnx.load(build.resolve_file("deploy.onnx")).graph
+        assert [one.dim_value for one in graph.input[0].type.tensor_type.shape.dim[1:3]] == list(
+            size or (0, 0)
+        )
+        assert ("golden.npz" in build.record.files) == (size == (60, 70))
+        facts = build.record.facts
+        assert {key: facts[key] for key in ("calibration", "validation", "float_layers", "fallback")} == {
+            key: before.facts[key] for key in ("calibration", "validation", "float_layers", "fallback")
+        }
+        if size != (60, 70):
+            with load(bundle, "onnx", "int8", threads=1) as segmenter:
+                np.testing.assert_array_equal(segmenter.segment(frames), expected)
+    assert (build.record.files, build.record.facts.keys()) == (before.files, before.facts.keys())
+    # What is free already is left as it is.
+    assert export_bundle(bundle, ["onnx"], ["int8"], quiet=True) == [build]
 
 
 def test_int8_is_refused_on_a_gpu_by_onnx_runtime(
