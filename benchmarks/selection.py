@@ -125,11 +125,7 @@ def format_command(verb: str, bundle: Path, options: Mapping[str, object]) -> st
 def _choose_target(bundle: Bundle, target: str, precision: str | None, device: str | None) -> list[Choice]:
     if target in PROBES:
         return [Choice(target, target, precision or "fp32", device)]
-    found = [
-        (build, reason)
-        for build, reason in list_runnable(bundle)
-        if build.record.target == target and precision in (None, build.record.precision_asked)
-    ]
+    found = list_runnable(bundle, target, precision)
     if not found and target == "tensorrt":
         _refer_to_rtx(bundle)
     if not found:
@@ -142,7 +138,7 @@ def _choose_target(bundle: Bundle, target: str, precision: str | None, device: s
 
 def _refer_to_rtx(bundle: Bundle) -> None:
     """Raise MachineError where TensorRT-RTX built the engine that ``tensorrt`` is asked for."""
-    if any(build.record.target == "tensorrt-rtx" for build in list_builds(bundle)):
+    if list_builds(bundle, "tensorrt-rtx"):
         raise MachineError(
             f"{bundle.path} holds no tensorrt build, only one of TensorRT-RTX",
             action="name --target tensorrt-rtx, or build on the device's own GPU: "

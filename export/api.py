@@ -203,7 +203,7 @@ class _Request:
     def _build_tensorrt(self, target: str, precision: str) -> Build:
         from edgekd.export.tensorrt import build_tensorrt
 
-        with self._open_engine_graph(precision) as (graph, found):
+        with self._open_engine_graph(target, precision) as (graph, found):
             fields, files, notices = build_tensorrt(
                 self._bundle, graph, target, precision, self._sm, self._options, self._progress
             )
@@ -213,13 +213,13 @@ class _Request:
                 return install(self._bundle, draft)
 
     @contextlib.contextmanager
-    def _open_engine_graph(self, precision: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    def _open_engine_graph(self, target: str, precision: str) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Give the file of the engine graph in a precision, and what is known about how it was made."""
         if precision == "fp32":
             yield self._graphs.resolve_file(ENGINE_FILE), {}
             return
-        existing = find_engine_graph(self._bundle, precision)
-        if existing is not None and self._calib is None:
+        existing = None if self._calib is not None else find_engine_graph(self._bundle, precision, target)
+        if existing is not None:
             facts = existing.record.facts
             yield existing.resolve_file(ENGINE_FILE), {key: facts[key] for key in GRAPH_FACTS if key in facts}
             return

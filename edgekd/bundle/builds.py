@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import tempfile
 import uuid
@@ -27,8 +28,10 @@ from edgekd.bundle.build_names import (
     check_target,
     format_export,
     name_build,
+    parse_build_name,
 )
 from edgekd.bundle.files import (
+    RESTORE,
     FileFact,
     FileName,
     Sha256,
@@ -103,22 +106,22 @@ class Build:
             self.resolve_file(name)
 
 
-def list_builds(bundle: Bundle) -> list[Build]:
+def list_builds(bundle: Bundle, target: str | None = None, precision: str | None = None) -> list[Build]:
     """Return the builds of ``bundle``, sorted by name; their records are checked, their files when resolved.
 
+    Args:
+        bundle: the bundle.
+        target, precision: only builds of these; of the others nothing is read. None takes all.
+
     Raises:
-        IntegrityError: a record is changed, damaged, newer, or belongs to another manifest.
+        IntegrityError: a record is changed, damaged, newer, or belongs to another manifest or folder; where
+            all are asked for, also a folder that is no build's.
     """
-    root = bundle.path / "builds"
-    if not root.is_dir():
-        return []
-    # A hidden folder is a build that was being written when its writer was killed.
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return [_read_build(bundle, folder) for folder in folders]
+    return [_read_build(bundle, folder) for folder in _list_folders(bundle, target, precision)]
 
 
 def find_build(bundle: Bundle, target: str, precision: str = "fp32", device: str | None = None) -> Build:
-    """Return the build for a target and precision, of ``device`` where one is named.
+    """Return the build for a target and precision, of ``device`` where one is named; no other is read.
 
     Raises:
         UsageError: an unknown target or precision.
@@ -127,11 +130,9 @@ def find_build(bundle: Bundle, target: str, precision: str = "fp32", device: str
     """
     check_target(target)
     check_precision(precision)
-    for build in list_builds(bundle):
-        record = build.record
-        same_device = device is None or record.device.lower() == device.lower()
-        if (record.target, record.precision_asked) == (target, precision) and same_device:
-            return build
+    for folder in _list_folders(bundle, target, precision):
+        if device is None or folder.name == name_build(target, precision, device):
+            return _read_build(bundle, folder)
     on_device = f" for {device}" if device else ""
     raise MachineError(
         f"{bundle.path} holds no {target} build in {precision}{on_device}",
@@ -173,7 +174,7 @@ def draft_build(
                 "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             }
             write_record(staging, BUILD_FILE, BuildRecord.model_validate(fields))
-        yield _read_build(bundle, ready)
+        yield Build(_read_record(bundle, ready), ready)
     finally:
         shutil.rmtree(ready, ignore_errors=True)
 
@@ -236,21 +237,69 @@ def write_build(
         return install_build(bundle, draft)
 
 
+def _list_folders(bundle: Bundle, target: str | None, precision: str | None) -> list[Path]:
+    """Return the folders of builds, sorted, told apart by their names; unfiltered also those of no build."""
+    root = bundle.path / "builds"
+    if not root.is_dir():
+        return []
+    # A hidden folder is a build that was being written when its writer was killed.
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if target is None and precision is None:
+        return folders
+    cells = [(folder, parse_build_name(folder.name)) for folder in folders]
+    return [
+        folder
+        for folder, cell in cells
+        if cell is not None and target in (None, cell.target) and precision in (None, cell.precision)
+    ]
+
+
 def _read_build(bundle: Bundle, folder: Path) -> Build:
-    record, _ = read_record(folder, BUILD_FILE, BuildRecord, BUILD_SCHEMA_VERSION)
+    build = Build(_read_record(bundle, folder), folder)
+    if build.name != folder.name:
+        raise IntegrityError(
+            f"the folder {folder} holds the record of another build",
+            received=build.name,
+            expected=folder.name,
+            action=_explain_removal(bundle, folder),
+        )
+    return build
+
+
+def _read_record(bundle: Bundle, folder: Path) -> BuildRecord:
+    try:
+        record, _ = read_record(folder, BUILD_FILE, BuildRecord, BUILD_SCHEMA_VERSION)
+    except IntegrityError as error:
+        # An update may help where the schema is newer; nothing else that is said of whole bundles does.
+        other = "" if error.action in (None, RESTORE) else f"{error.action}; or "
+        raise IntegrityError(
+            error.what,
+            received=error.received,
+            expected=error.expected,
+            action=other + _explain_removal(bundle, folder),
+        ) from error
     if record.manifest_sha256 != bundle.manifest_sha256:
         raise IntegrityError(
             f"the build {folder} belongs to another bundle",
             received=f"manifest {record.manifest_sha256[:12]}…",
             expected=f"{bundle.manifest_sha256[:12]}…",
-            action=f"remove it and run: edgekd export {bundle.path} --target {record.target}",
+            action=_explain_removal(bundle, folder),
         )
-    return Build(record, folder)
+    return record
+
+
+def _explain_removal(bundle: Bundle, folder: Path) -> str:
+    """Return what helps where a build's record cannot be used: away with it, or another in its place."""
+    cell = parse_build_name(folder.name)
+    if cell is None or not (folder / BUILD_FILE).exists():
+        return f"remove the folder {shlex.quote(str(folder))}, which holds no build"
+    command = format_export(bundle.path, cell.target, cell.precision)
+    return f"remove the folder {shlex.quote(str(folder))}, and make the build anew: {command}"
 
 
 def _swap_folders(ready: Path, final: Path) -> None:
     """Give ``ready`` the name ``final``; a folder that had it is set aside first and put back on failure."""
-    if not final.exists():
+    if not (final.exists() or final.is_symlink()):
         os.rename(ready, final)
         return
     aside = Path(tempfile.mkdtemp(prefix=f".{final.name}.old.", dir=final.parent))

@@ -103,13 +103,19 @@ def load_engine_class(target: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def list_runnable(bundle: Bundle) -> list[tuple[Build, str | None]]:
+def list_runnable(
+    bundle: Bundle, target: str | None = None, precision: str | None = None
+) -> list[tuple[Build, str | None]]:
     """Return every build of ``bundle`` with the reason why it cannot run here, or None if it can.
+
+    Args:
+        bundle: the opened bundle.
+        target, precision: only builds of these; of the others nothing is read. None takes all.
 
     Raises:
         IntegrityError: a build's record is not what it should be.
     """
-    return [(build, find_obstacle(build)) for build in list_builds(bundle)]
+    return [(build, find_obstacle(build)) for build in list_builds(bundle, target, precision)]
 
 
 def find_obstacle(build: Build) -> str | None:
