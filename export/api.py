@@ -21,7 +21,7 @@ from edgekd.bundle import (
     draft_build,
     install_build,
 )
-from edgekd.errors import MachineError, UsageError
+from edgekd.errors import InputError, MachineError, UsageError
 from edgekd.export.agreement import install_checked
 from edgekd.export.calibration import Calibration, load_calibration
 from edgekd.export.cells import check_cell
@@ -58,18 +58,22 @@ def export_bundle(
         precisions: names among ``fp32``, ``fp16``, ``bf16``, ``int8``; every pair is checked before
             any is built.
         sm: GPU architectures for TensorRT, such as ``8.9``; None takes the target's own choice.
-        calib: the data set that int8 and fp16 are made and judged with; None takes graphs that are there.
+        calib: the data set that int8 and TensorRT's fp16 are made with, and every precision below fp32 is
+            judged with; None takes graphs that are there.
         shapes: batch and size of the frames, where ONNX and OpenVINO builds shall take no others.
         tensorrt: further options of TensorRT builds; None takes their defaults.
         quiet: no progress bar.
 
     Raises:
-        UsageError: an unknown or missing target or precision, ``sm`` or TensorRT options that cannot be
-            meant, or int8 without ``calib`` where no int8 graph is there yet.
+        UsageError: an unknown or missing target or precision, ``sm``, ``calib`` or TensorRT options that
+            cannot be meant, or int8 without ``calib`` where no int8 graph is there yet.
+        InputError: ``calib`` is not there, or no data set.
         MachineError: this machine lacks a package, or cannot compute in the precision.
         GateFailure: a build differs from the PyTorch student, or a precision misses its limits.
     """
     _check_request(targets, precisions, sm)
+    if calib is not None:
+        _check_calib_is_used(calib, precisions)
     options = tensorrt or TensorRtOptions()
     check_options(options, targets)
     if shapes is not None:
@@ -114,6 +118,20 @@ def _check_request(targets: Sequence[str], precisions: Sequence[str], sm: Sequen
         check_cell(target, precision)
 
 
+def _check_calib_is_used(calib: Path, precisions: Sequence[str]) -> None:
+    if not calib.exists():
+        raise InputError(
+            f"the data set {calib} of --calib is not there",
+            expected="the data set that the student was distilled on",
+        )
+    if all(precision == "fp32" for precision in precisions):
+        raise UsageError(
+            "nothing that was asked for uses --calib",
+            received=f"--calib {calib} with precision fp32 alone",
+            action="leave it out, or add a precision that is judged with it, as in: --precision int8",
+        )
+
+
 class _Request:
     """One call of `export_bundle`: the graphs it has made so far, and what is still to be built of them."""
 
@@ -144,7 +162,8 @@ class _Request:
             return deploy
         from edgekd.export.openvino import build_openvino
 
-        return build_openvino(self._bundle, self._graphs, precision, deploy, self._shapes)
+        calibration = None if self._calib is None or precision == "fp32" else self._calibration
+        return build_openvino(self._bundle, self._graphs, precision, deploy, self._shapes, calibration)
 
     def _check_calibration(self, cells: Sequence[tuple[str, str]]) -> None:
         """Raise UsageError where int8 is asked for and there is nothing to make it from."""
