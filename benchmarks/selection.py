@@ -15,6 +15,7 @@ from edgekd.bundle import (
     check_precision,
     check_target,
     find_build,
+    format_export,
     list_builds,
 )
 from edgekd.errors import MachineError
@@ -142,7 +143,7 @@ def _refer_to_rtx(bundle: Bundle) -> None:
         raise MachineError(
             f"{bundle.path} holds no tensorrt build, only one of TensorRT-RTX",
             action="name --target tensorrt-rtx, or build on the device's own GPU: "
-            f"edgekd export {bundle.path} --target tensorrt",
+            + format_export(bundle.path, "tensorrt"),
         )
 
 
@@ -166,7 +167,7 @@ def _choose_all(
         raise MachineError(
             f"no build of {bundle.path} can run here",
             received=reasons or "no build at all",
-            action=f"edgekd export {bundle.path} --target onnx",
+            action=format_export(bundle.path, "onnx"),
         )
     return choices, skipped
 

@@ -19,6 +19,7 @@ from edgekd.bundle import (
     check_precision,
     check_target,
     draft_build,
+    format_export,
     install_build,
 )
 from edgekd.errors import InputError, MachineError, UsageError
@@ -174,7 +175,7 @@ class _Request:
                     "int8 needs frames to measure the ranges of its numbers on",
                     received="no --calib, and no int8 graph for this target in the bundle",
                     expected="the data set that the student was distilled on",
-                    action=f"edgekd export {self._bundle.path} --target {target} -p int8 --calib DATA",
+                    action=f"{format_export(self._bundle.path, target)} -p int8 --calib DATA",
                 )
 
     def _provide_graphs(self) -> Build:
@@ -261,6 +262,6 @@ def _check_tracing_is_possible(bundle: Bundle) -> None:
     if missing:
         raise MachineError(
             f"the ONNX graphs of {bundle.path} must be traced, which needs {', '.join(missing)}",
-            action=f"run `edgekd export {bundle.path.name} --target onnx` on the workstation, then copy it; "
+            action=f"run `{format_export(Path(bundle.path.name), 'onnx')}` on the workstation, then copy it; "
             'or pip install "edgekd[train]" here',
         )

@@ -17,6 +17,7 @@ from edgekd.runtime.facts import (
     check_build_record,
     check_capability,
     check_openvino_format,
+    format_other_engine,
     format_rebuild,
 )
 from edgekd.runtime.limits import FrameLimits
@@ -142,7 +143,7 @@ def _check_device(device: str, available: list[str], build: Build) -> None:
             f"OpenVINO finds no device {device} here",
             received=", ".join(available) or "none",
             action="use one of those with --device, install the driver of the device, or build for another "
-            f"engine, as in: {format_rebuild(build)}",
+            f"engine, as in: {format_other_engine(build)}",
         )
 
 
