@@ -51,7 +51,17 @@ class TensorRtEngine:
         plan = build.resolve_file(ENGINE_FILE).read_bytes()
         self.name = f"{facts['engine']['library']} on {device.name}"
         self._spec = request.bundle.manifest.preprocess
-        self._facts = {**facts["engine"], "gpu": device.name, "sm": device.architecture}
+        self._facts = {
+            **facts["engine"],
+            "gpu": device.name,
+            "sm": device.architecture,
+            # What certificates are bound to and charts are grouped by, named as by every engine.
+            "engine": request.target,
+            "version": library.__version__,
+            "device": request.device,
+            "device_name": device.name,
+            "precision_effective": build.record.precision_effective,
+        }
         with contextlib.ExitStack() as stack:
             self._cuda = CudaContext(device)
             stack.callback(self._cuda.close)
@@ -99,7 +109,7 @@ class TensorRtEngine:
         }
 
     def facts(self) -> dict[str, Any]:
-        """Return library, GPU and the preprocessing module in use."""
+        """Return library, GPU, precision and the preprocessing module in use."""
         return {**self._facts, "preprocess_module": dict(self._launcher.module_facts)}
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from fake_cuda import FakeDriver
 from fake_tensorrt import FakeTensorRt
 from kernel_shim import compile_kernel
 
+from edgekd.benchmarks.certificate import _pick_engine_facts
 from edgekd.bundle import Bundle, find_build, write_build
 from edgekd.errors import IntegrityError, MachineError, SegmenterFault, UsageError
 from edgekd.preprocess import preprocess_frames
@@ -183,6 +184,18 @@ def test_facts_name_gpu_library_and_module(write_engine: WriteBuild) -> None:
         facts = segmenter.engine.facts()
     assert facts["gpu"] == "RTX 3060" and facts["sm"] == 86 and facts["library"] == "tensorrt_rtx 9.9.9"
     assert facts["preprocess_module"]["file"] == "preprocess.sm_86.cubin"
+
+
+def test_facts_are_what_a_certificate_is_bound_to(write_engine: WriteBuild) -> None:
+    with load(write_engine(), "tensorrt-rtx") as segmenter:
+        bound = _pick_engine_facts(segmenter.engine.facts())
+    assert bound == {
+        "engine": "tensorrt-rtx",
+        "version": "9.9.9",
+        "device": "GPU",
+        "device_name": "RTX 3060",
+        "precision_effective": "fp32",
+    }
 
 
 def test_failed_inference_faults_until_reloaded(write_engine: WriteBuild, library: FakeTensorRt) -> None:
