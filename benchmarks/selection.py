@@ -49,14 +49,20 @@ class Choice:
         return load(bundle, self.target, self.precision, self.device, cache=cache, threads=threads)
 
 
-def list_own_frames(bundle: Bundle, choices: Sequence[Choice]) -> dict[str, Build]:
-    """Return the builds, by name of their choice, that hold golden frames of the one size they take."""
+def list_one_size(bundle: Bundle, choices: Sequence[Choice]) -> dict[str, Build]:
+    """Return the builds, by name of their choice, that take frames of one size only."""
     builds = {choice.name: choice.find_build(bundle) for choice in choices if choice.target not in PROBES}
+    return {name: build for name, build in builds.items() if build.record.facts.get("frame_size") is not None}
+
+
+def list_own_frames(bundle: Bundle, choices: Sequence[Choice]) -> dict[str, Build]:
+    """Return those of `list_one_size` that hold golden frames of that size themselves."""
+    builds = list_one_size(bundle, choices)
     return {name: build for name, build in builds.items() if GOLDEN_FILE in build.record.files}
 
 
 def format_frame_size(build: Build) -> str:
-    """Return ``H×W`` of the frames that a build with frames of its own takes."""
+    """Return ``H×W`` of the frames that a build of `list_one_size` takes."""
     return "{}×{}".format(*build.record.facts["frame_size"])
 
 

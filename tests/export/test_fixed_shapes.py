@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import deep_student
 import numpy as np
 import pytest
 import tiny_student
@@ -290,3 +291,15 @@ def test_builds_of_two_sizes_are_measured_apart(bundle_copy: Bundle) -> None:
         bundle_copy, targets=["openvino"], rule=StopRule(5, 0), num_warmup=1, quiet=True
     ).results
     assert result.frame_shapes == ((60, 80),)
+
+
+def test_a_build_at_the_golden_frames_own_size_has_a_size_too(tmp_path: Path) -> None:
+    bundle = deep_student.write_deep_student(tmp_path / "deep.edgekd")
+    export_bundle(bundle, ["openvino"], shapes=FixedShapes(frame_size=(48, 56)), quiet=True)
+    measured = run_benchmark(bundle, rule=StopRule(5, 0), num_warmup=1, quiet=True)
+    assert measured.frames == f"{len(read_golden(bundle))} golden frames of the bundle"
+    assert len(measured.results) == 2
+    assert "float32 graph" not in run_parity(bundle, quiet=True).reference
+    fix_shapes(bundle, find_build(bundle, "onnx"), SHAPES)
+    with pytest.raises(UsageError, match=r"no size of frame in common.*60×81.*openvino-fp32-cpu: 48×56"):
+        run_benchmark(bundle, quiet=True)
