@@ -157,11 +157,8 @@ class Segmenter:
             return out
 
     def close(self) -> None:
-        """Free the engine; may be called twice."""
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                self.engine.close()
+        """Free the engine; may be called twice. After a fault what cannot be freed is no error of its own."""
+        self._close(quietly=False)
 
     def __enter__(self) -> Segmenter:
         """Return the segmenter itself."""
@@ -170,8 +167,20 @@ class Segmenter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the engine."""
-        self.close()
+        """Close the engine; an error on the way out is not masked by one of closing."""
+        self._close(quietly=error is not None)
+
+    def _close(self, *, quietly: bool) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                self.engine.close()
+            except Exception:
+                # After a CUDA fault every further call fails; the first error is the one to tell.
+                if self._fault is None and not quietly:
+                    raise
 
     def _check_frames(self, frames: Frames) -> None:
         listed = list_frames(frames)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Mapping
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from edgekd.runtime.tensorrt_library import check_engine_facts, import_library
 from edgekd.runtime.tensorrt_plan import PlanRunner, align_bytes
 
 ENGINE_FILE = "student.engine"
+Exit = Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], None]
 
 
 class TensorRtEngine:
@@ -64,13 +66,13 @@ class TensorRtEngine:
         }
         with contextlib.ExitStack() as stack:
             self._cuda = CudaContext(device)
-            stack.callback(self._cuda.close)
+            stack.push(_build_quiet_exit(self._cuda.close))
             with self._cuda.activate():
                 host_code = bool(facts["engine"].get("version_compatible", False))
                 self._runner = self._load_plan(request, library, plan, rebuild, host_code)
-                stack.callback(self._call_active, self._runner.close)
+                stack.push(self._build_exit(self._runner.close))
                 self._launcher = self._load_kernels(build, rebuild)
-                stack.callback(self._call_active, self._launcher.close)
+                stack.push(self._build_exit(self._launcher.close))
                 self._staging = FrameStaging(self._cuda)
             self._cleanup = stack.pop_all()
         self._capacity = 0
@@ -201,9 +203,25 @@ class TensorRtEngine:
 
         return KernelLauncher(self._cuda, self._spec, facts["kernels"], read_file, rebuild)
 
-    def _call_active(self, function: Callable[[], None]) -> None:
-        with self._cuda.activate():
+    def _build_exit(self, function: Callable[[], None]) -> Exit:
+        def call_active() -> None:
+            with self._cuda.activate():
+                function()
+
+        return _build_quiet_exit(call_active)
+
+
+def _build_quiet_exit(function: Callable[[], None]) -> Exit:
+    """Return a callback of an ExitStack that frees something without masking the error that led there."""
+
+    def leave(kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
             function()
+        except Exception:
+            if error is None:
+                raise
+
+    return leave
 
 
 def parse_device(name: str) -> int:
