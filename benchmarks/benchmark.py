@@ -23,7 +23,7 @@ from edgekd.benchmarks.selection import (
     choose_builds,
     format_command,
     format_frame_size,
-    list_own_frames,
+    list_one_size,
 )
 from edgekd.benchmarks.stopping import StopRule
 from edgekd.bundle import GOLDEN_FILE, Build, Bundle, read_judged_frames
@@ -213,7 +213,10 @@ def _gather_frames(
     bundle: Bundle, data: Path | None, choices: Sequence[Choice]
 ) -> tuple[list[npt.NDArray[Any]], str, str]:
     if data is None:
-        holder = _find_own_frames(bundle, choices)
+        holder = _find_one_size(bundle, choices)
+        if holder is not None and GOLDEN_FILE not in holder.record.files:
+            # The bundle's own frames have that size.
+            holder = None
         frames = list(read_judged_frames(bundle, holder).frames)
         files = bundle.manifest.files if holder is None else holder.record.files
         size = "" if holder is None else f" at {format_frame_size(holder)}"
@@ -223,9 +226,9 @@ def _gather_frames(
     return frames, f"the first {len(frames)} frames of {data}", hash_cases(cases)
 
 
-def _find_own_frames(bundle: Bundle, choices: Sequence[Choice]) -> Build | None:
+def _find_one_size(bundle: Bundle, choices: Sequence[Choice]) -> Build | None:
     """Return the build whose one size of frame all take, or None where any size will do."""
-    own = list_own_frames(bundle, choices)
+    own = list_one_size(bundle, choices)
     if len({format_frame_size(build) for build in own.values()}) > 1:
         raise UsageError(
             "these builds have no size of frame in common",

@@ -15,6 +15,7 @@ from edgekd.bundle import (
     check_precision,
     check_target,
     find_build,
+    format_export,
     list_builds,
 )
 from edgekd.errors import MachineError
@@ -48,14 +49,20 @@ class Choice:
         return load(bundle, self.target, self.precision, self.device, cache=cache, threads=threads)
 
 
-def list_own_frames(bundle: Bundle, choices: Sequence[Choice]) -> dict[str, Build]:
-    """Return the builds, by name of their choice, that hold golden frames of the one size they take."""
+def list_one_size(bundle: Bundle, choices: Sequence[Choice]) -> dict[str, Build]:
+    """Return the builds, by name of their choice, that take frames of one size only."""
     builds = {choice.name: choice.find_build(bundle) for choice in choices if choice.target not in PROBES}
+    return {name: build for name, build in builds.items() if build.record.facts.get("frame_size") is not None}
+
+
+def list_own_frames(bundle: Bundle, choices: Sequence[Choice]) -> dict[str, Build]:
+    """Return those of `list_one_size` that hold golden frames of that size themselves."""
+    builds = list_one_size(bundle, choices)
     return {name: build for name, build in builds.items() if GOLDEN_FILE in build.record.files}
 
 
 def format_frame_size(build: Build) -> str:
-    """Return ``H×W`` of the frames that a build with frames of its own takes."""
+    """Return ``H×W`` of the frames that a build of `list_one_size` takes."""
     return "{}×{}".format(*build.record.facts["frame_size"])
 
 
@@ -126,11 +133,7 @@ def format_command(verb: str, bundle: Path, options: Mapping[str, object]) -> st
 def _choose_target(bundle: Bundle, target: str, precision: str | None, device: str | None) -> list[Choice]:
     if target in PROBES:
         return [Choice(target, target, precision or "fp32", device)]
-    found = [
-        (build, reason)
-        for build, reason in list_runnable(bundle, device)
-        if build.record.target == target and precision in (None, build.record.precision_asked)
-    ]
+    found = list_runnable(bundle, target, precision, device)
     if not found and target == "tensorrt":
         _refer_to_rtx(bundle)
     if not found:
@@ -143,11 +146,11 @@ def _choose_target(bundle: Bundle, target: str, precision: str | None, device: s
 
 def _refer_to_rtx(bundle: Bundle) -> None:
     """Raise MachineError where TensorRT-RTX built the engine that ``tensorrt`` is asked for."""
-    if any(build.record.target == "tensorrt-rtx" for build in list_builds(bundle)):
+    if list_builds(bundle, "tensorrt-rtx"):
         raise MachineError(
             f"{bundle.path} holds no tensorrt build, only one of TensorRT-RTX",
             action="name --target tensorrt-rtx, or build on the device's own GPU: "
-            f"edgekd export {bundle.path} --target tensorrt",
+            + format_export(bundle.path, "tensorrt"),
         )
 
 
@@ -156,7 +159,7 @@ def _choose_all(
 ) -> tuple[list[Choice], list[Skipped]]:
     choices: list[Choice] = []
     skipped: list[Skipped] = []
-    for build, reason in list_runnable(bundle, device):
+    for build, reason in list_runnable(bundle, device=device):
         if precision not in (None, build.record.precision_asked):
             skipped.append(Skipped(build.name, f"not of the precision asked for, {precision}"))
         elif reason is not None:
@@ -171,7 +174,7 @@ def _choose_all(
         raise MachineError(
             f"no build of {bundle.path} can run here",
             received=reasons or "no build at all",
-            action=f"edgekd export {bundle.path} --target onnx",
+            action=format_export(bundle.path, "onnx"),
         )
     return choices, skipped
 

@@ -5,6 +5,7 @@ Only what a verb has loaded already is imported: every other import is for types
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,7 @@ def show_distillation(result: DistillResult) -> Answer:
     lines = [
         *([] if result.record.gain is None else [describe_gain(result.record.gain)]),
         f"bundle: {result.bundle}",
-        f"next: edgekd export {result.bundle} --target onnx --target openvino",
+        f"next: edgekd export {shlex.quote(str(result.bundle))} --target onnx --target openvino",
     ]
     return Answer(data, [_build_networks_table(list_networks(result))], lines)
 

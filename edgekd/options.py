@@ -64,7 +64,9 @@ FixedBatchOption = Annotated[
 ]
 CalibrationOption = Annotated[
     Path | None,
-    typer.Option(help="Data set that int8 (and fp16) is made and judged with: the student's own."),
+    typer.Option(
+        help="Data set that int8 is made, and int8, fp16 and bf16 are judged with: the student's own."
+    ),
 ]
 DataOption = Annotated[Path | None, typer.Option("--data", help="Data set; golden frames where absent.")]
 ReferenceOption = Annotated[

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.bundle import MIN_AGREEMENT, Build, Bundle, read_golden, read_judged_frames, write_build
-from edgekd.errors import EdgeKDError, GateFailure
+from edgekd.bundle import MIN_AGREEMENT, Build, Bundle, install_build, read_golden, read_judged_frames
+from edgekd.errors import GateFailure
 from edgekd.preprocess import preprocess_frame
 from edgekd.runtime import load
 from edgekd.specs import PreprocessSpec
@@ -58,23 +57,24 @@ def check_preprocessing(run: Runner, spec: PreprocessSpec) -> float:
     return _check_limit("preprocessing in the graph", max(differences), LARGEST_PREPROCESS_DIFFERENCE)
 
 
-def run_on_golden_frames(bundle: Bundle, build: Build) -> Build:
-    """Run a build on the golden frames and return it with the status ``run`` and what was seen.
+def install_checked(bundle: Bundle, draft: Build) -> Build:
+    """Run a draft on the golden frames and install it with the status ``run`` and what was seen.
 
     Raises:
-        MachineError, SegmenterFault: it cannot run here as asked, or fails; it is removed.
-        GateFailure: its masks are others; it is removed.
+        MachineError, SegmenterFault: it cannot run here as asked, or fails.
+        GateFailure: its masks are others.
     """
-    golden = read_judged_frames(bundle, build)
-    record = build.record
-    try:
-        with load(bundle, record.target, record.precision_asked, record.device) as segmenter:
-            masks = segmenter.segment(golden.frames)
-            engine = segmenter.engine.facts()
-    except EdgeKDError:
-        # What does not run as it was asked for is no build, and nobody shall take it for one.
-        shutil.rmtree(build.path)
-        raise
+    seen = run_on_golden_frames(bundle, draft)
+    return install_build(bundle, draft, status="run", facts={**draft.record.facts, **seen})
+
+
+def run_on_golden_frames(bundle: Bundle, draft: Build) -> dict[str, Any]:
+    """Run a draft on the golden frames and return what was seen; errors as `install_checked`."""
+    golden = read_judged_frames(bundle, draft)
+    record = draft.record
+    with load(bundle, record.target, record.precision_asked, record.device, build=draft) as segmenter:
+        masks = segmenter.segment(golden.frames)
+        engine = segmenter.engine.facts()
     different = int(np.count_nonzero(masks != golden.masks))
     agreement = {
         "golden_frames": len(golden),
@@ -83,23 +83,13 @@ def run_on_golden_frames(bundle: Bundle, build: Build) -> Build:
     }
     floor = MIN_AGREEMENT[record.precision_asked]
     if agreement["golden_pixel_agreement"] < floor:
-        shutil.rmtree(build.path)
         raise GateFailure(
-            f"the build {build.name} disagrees with the PyTorch student on the golden frames and was removed",
+            f"the build {draft.name} disagrees with the PyTorch student on golden frames and was not kept",
             received=f"{agreement['golden_pixel_agreement']:.4%} of the pixels equal",
             expected=f"at least {floor:.2%}",
             action=None if record.precision_asked == "fp32" else OTHER_FRAMES_ACTION,
         )
-    return write_build(
-        bundle,
-        target=record.target,
-        precision_asked=record.precision_asked,
-        precision_effective=record.precision_effective,
-        device=record.device,
-        status="run",
-        files={name: build.resolve_file(name) for name in record.files},
-        facts={**record.facts, **agreement, "run_by": engine},
-    )
+    return {**agreement, "run_by": engine}
 
 
 def _measure_preprocessing(run: Runner, spec: PreprocessSpec, size: tuple[int, int]) -> float:

@@ -11,12 +11,22 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from edgekd.bundle import PRECISIONS, TARGETS, Build, Bundle, check_precision, check_target, write_build
-from edgekd.errors import MachineError, UsageError
-from edgekd.export.agreement import run_on_golden_frames
+from edgekd.bundle import (
+    PRECISIONS,
+    TARGETS,
+    Build,
+    Bundle,
+    check_precision,
+    check_target,
+    draft_build,
+    format_export,
+    install_build,
+)
+from edgekd.errors import InputError, MachineError, UsageError
+from edgekd.export.agreement import install_checked
 from edgekd.export.calibration import Calibration, load_calibration
 from edgekd.export.cells import check_cell
-from edgekd.export.fixed_shapes import FixedShapes, fix_shapes
+from edgekd.export.fixed_shapes import FixedShapes, fix_shapes, free_shapes
 from edgekd.export.kernels import parse_architecture
 from edgekd.export.source_graphs import ENGINE_FILE, GRAPH_FACTS, find_engine_graph, find_graphs
 from edgekd.export.tensorrt_options import TensorRtOptions, check_options
@@ -40,8 +50,8 @@ def export_bundle(
     """Build every target in every precision, run each on the golden frames where this machine can.
 
     The ONNX graphs are made first where the bundle has none; that alone needs torch. A build that exists
-    is replaced in one step. A build that cannot run here has the status ``built, not run``; what its
-    user should know is in ``facts["notices"]``.
+    is replaced in one step, once the new one passed, and else stays as it was. A build that cannot run
+    here has the status ``built, not run``; what its user should know is in ``facts["notices"]``.
 
     Args:
         bundle: the bundle, to whose ``builds/`` the results go.
@@ -49,34 +59,37 @@ def export_bundle(
         precisions: names among ``fp32``, ``fp16``, ``bf16``, ``int8``; every pair is checked before
             any is built.
         sm: GPU architectures for TensorRT, such as ``8.9``; None takes the target's own choice.
-        calib: the data set that int8 and fp16 are made and judged with; None takes graphs that are there.
+        calib: the data set that int8 and TensorRT's fp16 are made with, and every precision below fp32 is
+            judged with; None takes graphs that are there.
         shapes: batch and size of the frames, where ONNX and OpenVINO builds shall take no others.
         tensorrt: further options of TensorRT builds; None takes their defaults.
         quiet: no progress bar.
 
     Raises:
-        UsageError: an unknown or missing target or precision, ``sm`` or TensorRT options that cannot be
-            meant, or int8 without ``calib`` where no int8 graph is there yet.
+        UsageError: an unknown or missing target or precision, ``sm``, ``calib`` or TensorRT options that
+            cannot be meant, or int8 without ``calib`` where no int8 graph is there yet.
+        InputError: ``calib`` is not there, or no data set.
         MachineError: this machine lacks a package, or cannot compute in the precision.
         GateFailure: a build differs from the PyTorch student, or a precision misses its limits.
     """
     _check_request(targets, precisions, sm)
+    if calib is not None:
+        _check_calib_is_used(calib, precisions)
     options = tensorrt or TensorRtOptions()
     check_options(options, targets)
     if shapes is not None:
         shapes.check(targets)
+        shapes.check_crop(bundle.manifest.preprocess)
     # What is named twice is built once.
     cells = list(dict.fromkeys(product(targets, precisions)))
     builds: list[Build] = []
     with Progress(quiet=quiet) as progress:
         handle = progress.add("exporting", len(cells) + 1)
         progress.advance(handle, 0, note="ONNX graphs")
-        request = _Request(bundle, cells, sm, calib, options, progress, quiet=quiet)
+        request = _Request(bundle, cells, sm, calib, shapes, options, progress, quiet=quiet)
         for target, precision in cells:
             progress.advance(handle, note=f"{target} {precision}")
             builds.append(request.build(target, precision))
-        if shapes is not None:
-            builds = [fix_shapes(bundle, build, shapes) for build in builds]
         progress.advance(handle)
     return builds
 
@@ -106,6 +119,20 @@ def _check_request(targets: Sequence[str], precisions: Sequence[str], sm: Sequen
         check_cell(target, precision)
 
 
+def _check_calib_is_used(calib: Path, precisions: Sequence[str]) -> None:
+    if not calib.exists():
+        raise InputError(
+            f"the data set {calib} of --calib is not there",
+            expected="the data set that the student was distilled on",
+        )
+    if all(precision == "fp32" for precision in precisions):
+        raise UsageError(
+            "nothing that was asked for uses --calib",
+            received=f"--calib {calib} with precision fp32 alone",
+            action="leave it out, or add a precision that is judged with it, as in: --precision int8",
+        )
+
+
 class _Request:
     """One call of `export_bundle`: the graphs it has made so far, and what is still to be built of them."""
 
@@ -115,15 +142,16 @@ class _Request:
         cells: Sequence[tuple[str, str]],
         sm: Sequence[str | int] | None,
         calib: Path | None,
+        shapes: FixedShapes | None,
         options: TensorRtOptions,
         progress: Progress,
         *,
         quiet: bool,
     ) -> None:
-        self._bundle, self._sm, self._calib = bundle, sm, calib
+        self._bundle, self._cells, self._sm, self._calib, self._shapes = bundle, cells, sm, calib, shapes
         self._options, self._progress, self._quiet = options, progress, quiet
         self._check_calibration(cells)
-        self._graphs = self._provide_graphs(anew=("onnx", "fp32") in cells)
+        self._graphs = self._provide_graphs()
         self._int8: Build | None = None
 
     def build(self, target: str, precision: str) -> Build:
@@ -135,7 +163,8 @@ class _Request:
             return deploy
         from edgekd.export.openvino import build_openvino
 
-        return build_openvino(self._bundle, self._graphs, precision, deploy)
+        calibration = None if self._calib is None or precision == "fp32" else self._calibration
+        return build_openvino(self._bundle, self._graphs, precision, deploy, self._shapes, calibration)
 
     def _check_calibration(self, cells: Sequence[tuple[str, str]]) -> None:
         """Raise UsageError where int8 is asked for and there is nothing to make it from."""
@@ -146,30 +175,45 @@ class _Request:
                     "int8 needs frames to measure the ranges of its numbers on",
                     received="no --calib, and no int8 graph for this target in the bundle",
                     expected="the data set that the student was distilled on",
-                    action=f"edgekd export {self._bundle.path} --target {target} -p int8 --calib DATA",
+                    action=f"{format_export(self._bundle.path, target)} -p int8 --calib DATA",
                 )
 
-    def _provide_graphs(self, *, anew: bool) -> Build:
-        """Return the fp32 ONNX build, made anew where it is asked for by name."""
-        existing = find_graphs(self._bundle)
-        if existing is not None and not anew:
-            return existing
-        _check_tracing_is_possible(self._bundle)
-        from edgekd.export.onnx import build_onnx
+    def _provide_graphs(self) -> Build:
+        """Return the fp32 ONNX build, made anew where it is asked for by name.
 
-        return build_onnx(self._bundle)
+        Without torch it is made anew from its own core, which is what tracing the student gave.
+        """
+        is_asked = ("onnx", "fp32") in self._cells
+        existing = None if is_asked and not _list_missing() else find_graphs(self._bundle)
+        if existing is not None and not is_asked:
+            return existing
+        if existing is None or importlib.util.find_spec("onnx") is None:
+            _check_tracing_is_possible(self._bundle)
+        from edgekd.export.onnx import build_onnx, read_core
+
+        core = None if existing is None else read_core(existing)
+        return build_onnx(self._bundle, core, self._shapes if is_asked else None)
 
     def _provide_int8(self) -> Build:
         """Return the int8 ONNX build, made anew once where calibration frames are named."""
         if self._int8 is None:
-            self._int8 = find_graphs(self._bundle, "int8") if self._calib is None else self._build_int8()
-        assert self._int8 is not None  # _check_calibration saw it
+            self._int8 = self._find_int8() if self._calib is None else self._build_int8()
         return self._int8
+
+    def _find_int8(self) -> Build:
+        found = find_graphs(self._bundle, "int8")
+        assert found is not None  # _check_calibration saw it
+        if ("onnx", "int8") not in self._cells:
+            return found
+        if self._shapes is None:
+            return free_shapes(self._bundle, found)
+        return fix_shapes(self._bundle, found, self._shapes)
 
     def _build_int8(self) -> Build:
         from edgekd.export.onnx import build_onnx_int8
 
-        return build_onnx_int8(self._bundle, self._graphs, self._calibration, quiet=self._quiet)
+        shapes = self._shapes if ("onnx", "int8") in self._cells else None
+        return build_onnx_int8(self._bundle, self._graphs, self._calibration, shapes, quiet=self._quiet)
 
     @cached_property
     def _calibration(self) -> Calibration:
@@ -179,22 +223,23 @@ class _Request:
     def _build_tensorrt(self, target: str, precision: str) -> Build:
         from edgekd.export.tensorrt import build_tensorrt
 
-        with self._open_engine_graph(precision) as (graph, found):
+        with self._open_engine_graph(target, precision) as (graph, found):
             fields, files, notices = build_tensorrt(
                 self._bundle, graph, target, precision, self._sm, self._options, self._progress
             )
             facts = {**fields.pop("facts"), **found, "notices": [*found.get("notices", ()), *notices]}
-            build = write_build(self._bundle, **fields, files=files, facts=facts)
-        return run_on_golden_frames(self._bundle, build) if find_obstacle(build) is None else build
+            with draft_build(self._bundle, **fields, files=files, facts=facts) as draft:
+                install = install_checked if find_obstacle(draft) is None else install_build
+                return install(self._bundle, draft)
 
     @contextlib.contextmanager
-    def _open_engine_graph(self, precision: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    def _open_engine_graph(self, target: str, precision: str) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Give the file of the engine graph in a precision, and what is known about how it was made."""
         if precision == "fp32":
             yield self._graphs.resolve_file(ENGINE_FILE), {}
             return
-        existing = find_engine_graph(self._bundle, precision)
-        if existing is not None and self._calib is None:
+        existing = None if self._calib is not None else find_engine_graph(self._bundle, precision, target)
+        if existing is not None:
             facts = existing.record.facts
             yield existing.resolve_file(ENGINE_FILE), {key: facts[key] for key in GRAPH_FACTS if key in facts}
             return
@@ -208,11 +253,15 @@ class _Request:
             yield path, {**made.facts, "notices": made.notices}
 
 
+def _list_missing() -> list[str]:
+    return [name for name in TRACING_PACKAGES if importlib.util.find_spec(name) is None]
+
+
 def _check_tracing_is_possible(bundle: Bundle) -> None:
-    missing = [name for name in TRACING_PACKAGES if importlib.util.find_spec(name) is None]
+    missing = _list_missing()
     if missing:
         raise MachineError(
             f"the ONNX graphs of {bundle.path} must be traced, which needs {', '.join(missing)}",
-            action=f"run `edgekd export {bundle.path.name} --target onnx` on the workstation, then copy it; "
+            action=f"run `{format_export(Path(bundle.path.name), 'onnx')}` on the workstation, then copy it; "
             'or pip install "edgekd[train]" here',
         )

@@ -13,11 +13,10 @@ from onnx import TensorProto
 from edgekd.bundle import Build, Bundle, read_golden
 from edgekd.errors import GateFailure, IntegrityError
 from edgekd.export.calibration import Calibration
-from edgekd.export.graphs import build_engine_graph
+from edgekd.export.graphs import build_engine_graph, pack_graph
 from edgekd.export.half import convert_to_half
 from edgekd.export.int8 import build_int8
 from edgekd.export.judgement import LARGEST_DICE_LOSS, judge_logits
-from edgekd.export.onnx import pack_graph
 from edgekd.export.running import run_graph
 from edgekd.export.source_graphs import CORE_FILE
 

@@ -8,9 +8,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from edgekd.bundle import Bundle
 from edgekd.errors import IntegrityError
 from edgekd.export.nodes import NodeWriter, build_integers
 from edgekd.export.resize import add_resize
+from edgekd.export.source_graphs import describe_bundle
 from edgekd.runtime.precision import PREPROCESS_PREFIX
 from edgekd.specs import CropBox, PreprocessSpec
 
@@ -59,6 +61,13 @@ def build_preprocess_graph(spec: PreprocessSpec) -> onnx.ModelProto:
     image_shape = ["N", spec.channels, spec.height, spec.width]
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, image_shape)
     return _build_model("preprocess", [frame], [image], writer.nodes, writer.initializers)
+
+
+def pack_graph(graph: onnx.ModelProto, bundle: Bundle) -> bytes:
+    """Return a graph as the bytes of its file, with the bundle's facts inside."""
+    graph.ir_version = min(graph.ir_version, IR_VERSION)
+    helper.set_model_props(graph, describe_bundle(bundle))
+    return graph.SerializeToString(deterministic=True)
 
 
 def check_core(core: onnx.ModelProto) -> None:

@@ -7,16 +7,19 @@ from typing import Any
 
 import onnx
 
-from edgekd.bundle import Build, Bundle, read_golden, write_build
+from edgekd.bundle import Build, Bundle, read_golden
 from edgekd.errors import MachineError
-from edgekd.export.agreement import Runner, check_core_logits, check_preprocessing, run_on_golden_frames
+from edgekd.export.agreement import Runner, check_core_logits, check_preprocessing
 from edgekd.export.calibration import Calibration
+from edgekd.export.drafts import keep_build
+from edgekd.export.fixed_shapes import FixedShapes
 from edgekd.export.graphs import (
     IR_VERSION,
     OPSET,
     build_deploy_graph,
     build_engine_graph,
     build_preprocess_graph,
+    pack_graph,
 )
 from edgekd.export.int8 import build_int8
 from edgekd.export.layers import list_products, read_onnxruntime_layers
@@ -26,18 +29,20 @@ from edgekd.export.source_graphs import (
     DEPLOY_FILE,
     ENGINE_FILE,
     PREPROCESS_FILE,
-    describe_bundle,
 )
 from edgekd.runtime.onnx import list_providers
 from edgekd.runtime.precision import summarise_precision
 
 
-def build_onnx(bundle: Bundle, core: onnx.ModelProto | None = None) -> Build:
+def build_onnx(
+    bundle: Bundle, core: onnx.ModelProto | None = None, shapes: FixedShapes | None = None
+) -> Build:
     """Make the graphs of a student and of its preprocessing, check them and write ``builds/onnx-fp32-cpu``.
 
     Args:
         bundle: the bundle.
         core: its core graph; None traces it from the PyTorch student.
+        shapes: what the deploy graph shall take alone; None leaves it free.
 
     Raises:
         MachineError: onnxruntime is missing, or torch where the student is traced.
@@ -61,23 +66,31 @@ def build_onnx(bundle: Bundle, core: onnx.ModelProto | None = None) -> Build:
         ENGINE_FILE: build_engine_graph(core),
         PREPROCESS_FILE: preprocess,
     }
-    return _write(bundle, graphs, "fp32", facts)
+    return _write(bundle, graphs, "fp32", facts, shapes)
 
 
-def build_onnx_int8(bundle: Bundle, graphs: Build, calibration: Calibration, *, quiet: bool = False) -> Build:
+def build_onnx_int8(
+    bundle: Bundle,
+    graphs: Build,
+    calibration: Calibration,
+    shapes: FixedShapes | None = None,
+    *,
+    quiet: bool = False,
+) -> Build:
     """Quantise the core for processors, check it and write ``builds/onnx-int8-cpu``.
 
     Args:
         bundle: the bundle.
         graphs: its fp32 ONNX build.
         calibration: frames for the ranges, and others to judge by.
+        shapes: what the deploy graph shall take alone; None leaves it free.
         quiet: no progress bar.
 
     Raises:
         GateFailure: int8 misses its limits.
         MachineError: onnxruntime is missing, or would run less than 95 % of the products in int8.
     """
-    core = onnx.load(graphs.resolve_file(CORE_FILE))
+    core = read_core(graphs)
     int8 = build_int8(core, calibration, "cpu", quiet=quiet)
     effective, others = summarise_precision(read_onnxruntime_layers(int8.core, list_products(core)))
     if effective != "int8":
@@ -96,18 +109,20 @@ def build_onnx_int8(bundle: Bundle, graphs: Build, calibration: Calibration, *, 
         "notices": int8.notices,
     }
     built = {CORE_FILE: int8.core, DEPLOY_FILE: build_deploy_graph(int8.core, bundle.manifest.preprocess)}
-    return _write(bundle, built, "int8", facts)
+    return _write(bundle, built, "int8", facts, shapes)
 
 
-def pack_graph(graph: onnx.ModelProto, bundle: Bundle) -> bytes:
-    """Return a graph as the bytes of its file, with the bundle's facts inside."""
-    graph.ir_version = min(graph.ir_version, IR_VERSION)
-    onnx.helper.set_model_props(graph, describe_bundle(bundle))
-    return graph.SerializeToString(deterministic=True)
+def read_core(graphs: Build) -> onnx.ModelProto:
+    """Return the core graph of an ONNX build; IntegrityError where its file is changed."""
+    return onnx.load(graphs.resolve_file(CORE_FILE))
 
 
 def _write(
-    bundle: Bundle, graphs: Mapping[str, onnx.ModelProto], precision: str, facts: Mapping[str, Any]
+    bundle: Bundle,
+    graphs: Mapping[str, onnx.ModelProto],
+    precision: str,
+    facts: Mapping[str, Any],
+    shapes: FixedShapes | None,
 ) -> Build:
     common = {
         "opset": OPSET,
@@ -117,17 +132,10 @@ def _write(
         "preprocess_sha256": bundle.manifest.preprocess.compute_hash(),
         "providers": list_providers(precision),
     }
-    build = write_build(
-        bundle,
-        target="onnx",
-        precision_asked=precision,
-        precision_effective=precision,
-        device="CPU",
-        status="built, not run",
-        files={name: pack_graph(graph, bundle) for name, graph in graphs.items()},
-        facts={**common, **facts},
+    files = {name: pack_graph(graph, bundle) for name, graph in graphs.items()}
+    return keep_build(
+        bundle, target="onnx", precision=precision, files=files, facts={**common, **facts}, shapes=shapes
     )
-    return run_on_golden_frames(bundle, build)
 
 
 def _make_runner(graph: onnx.ModelProto) -> Runner:

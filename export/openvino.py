@@ -6,17 +6,33 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from edgekd.bundle import Build, Bundle, write_build
-from edgekd.errors import MachineError
-from edgekd.export.agreement import Runner, check_preprocessing, run_on_golden_frames
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.bundle import Build, Bundle
+from edgekd.errors import GateFailure, MachineError
+from edgekd.export.agreement import Runner, check_preprocessing
+from edgekd.export.calibration import Calibration
+from edgekd.export.drafts import keep_build
+from edgekd.export.fixed_shapes import FixedShapes
+from edgekd.export.judgement import LARGEST_DICE_LOSS, judge_logits
 from edgekd.export.model_api import MODEL_API_FILES, build_model_api
-from edgekd.export.source_graphs import DEPLOY_FILE, GRAPH_FACTS, PREPROCESS_FILE, describe_bundle
+from edgekd.export.source_graphs import CORE_FILE, DEPLOY_FILE, GRAPH_FACTS, PREPROCESS_FILE, describe_bundle
+from edgekd.runtime.precision import OPENVINO_HINTS
 
 DEPLOY_FILES = ("deploy.xml", "deploy.bin")
+# The graph is that of float32; OpenVINO computes it so where it is asked to.
+HINTED_PRECISIONS = ("fp16", "bf16")
+BATCH = 16
 
 
 def build_openvino(
-    bundle: Bundle, graphs: Build, precision: str = "fp32", deploy: Build | None = None
+    bundle: Bundle,
+    graphs: Build,
+    precision: str = "fp32",
+    deploy: Build | None = None,
+    shapes: FixedShapes | None = None,
+    calibration: Calibration | None = None,
 ) -> Build:
     """Convert a deploy graph, check it and write ``builds/openvino-<precision>-cpu``.
 
@@ -27,10 +43,13 @@ def build_openvino(
         graphs: its fp32 ONNX build.
         precision: of the build.
         deploy: the ONNX build whose deploy graph is taken; None takes that of ``graphs``.
+        shapes: what the deploy graph shall take alone; None leaves it free.
+        calibration: frames to judge fp16 and bf16 by; None leaves them to the golden frames, which is said.
+            The graph of int8 was judged when it was made.
 
     Raises:
         MachineError: openvino is missing, or computes in another precision here.
-        GateFailure: its preprocessing differs from the truth.
+        GateFailure: its preprocessing differs from the truth, or its precision misses its limits.
     """
     source = graphs if deploy is None else deploy
     openvino = _import_openvino()
@@ -48,21 +67,15 @@ def build_openvino(
         "preprocess_sha256": spec.compute_hash(),
         "preprocess_max_difference": check_preprocessing(preprocess, spec),
         **{key: source.record.facts[key] for key in (*GRAPH_FACTS, "notices") if key in source.record.facts},
+        **_judge_hint(graphs.resolve_file(CORE_FILE), precision, calibration),
     }
     with tempfile.TemporaryDirectory() as folder:
         _save_model(openvino, model, Path(folder) / "deploy.xml")
         _save_model(openvino, build_model_api(model, bundle), Path(folder) / MODEL_API_FILES[0])
-        build = write_build(
-            bundle,
-            target="openvino",
-            precision_asked=precision,
-            precision_effective=precision,
-            device="CPU",
-            status="built, not run",
-            files={name: Path(folder) / name for name in (*DEPLOY_FILES, *MODEL_API_FILES)},
-            facts=facts,
+        files = {name: Path(folder) / name for name in (*DEPLOY_FILES, *MODEL_API_FILES)}
+        return keep_build(
+            bundle, target="openvino", precision=precision, files=files, facts=facts, shapes=shapes
         )
-    return run_on_golden_frames(bundle, build)
 
 
 def find_opset(model: Any) -> int:
@@ -71,11 +84,44 @@ def find_opset(model: Any) -> int:
     return max(int(version.removeprefix("opset")) for version in versions if version.startswith("opset"))
 
 
-def open_graph(graph: Path) -> Runner:
-    """Return what runs an ONNX graph of one input on the processor in float32."""
+def open_graph(graph: Path, precision: str = "fp32") -> Runner:
+    """Return what runs an ONNX graph of one input on the processor, in the precision asked of it."""
     core = _import_openvino().Core()
-    compiled = core.compile_model(core.read_model(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    options = {"INFERENCE_PRECISION_HINT": OPENVINO_HINTS[precision]}
+    compiled = core.compile_model(core.read_model(graph), "CPU", options)
     return lambda value: compiled({0: value})[0]
+
+
+def _judge_hint(core: Path, precision: str, calibration: Calibration | None) -> dict[str, Any]:
+    """Return the facts of a precision that a hint makes, judged on the validation split if there is one."""
+    if precision not in HINTED_PRECISIONS:
+        return {}
+    if calibration is None:
+        said = (
+            f"{precision}: judged on the golden frames alone; --calib DATA judges it on the validation split"
+        )
+        return {"notices": [said]}
+    reference, found = (_run_batches(open_graph(core, one), calibration) for one in ("fp32", precision))
+    judgement = judge_logits(precision, reference, found, calibration.val_truths)
+    if not judgement.passed:
+        raise GateFailure(
+            f"the student misses its limits in {precision}",
+            received=judgement.format(),
+            expected=f"a loss of Dice of at most {LARGEST_DICE_LOSS[precision]}",
+            action="export with --precision fp32",
+        )
+    return {
+        "calibration": calibration.describe(),
+        "validation": judgement.describe(),
+        "notices": [f"{precision}: {judgement.format()}"],
+    }
+
+
+def _run_batches(run: Runner, calibration: Calibration) -> NDArray[np.float32]:
+    tensors = calibration.val_tensors
+    # The library answers in an array of its own, which the next run writes over.
+    parts = [np.array(run(tensors[start : start + BATCH])) for start in range(0, len(tensors), BATCH)]
+    return np.concatenate(parts)
 
 
 def _save_model(openvino: Any, model: Any, path: Path) -> None:

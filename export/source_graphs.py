@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 
 from edgekd import __version__
-from edgekd.bundle import Build, Bundle, find_build, list_builds
+from edgekd.bundle import Build, Bundle, list_builds
+from edgekd.errors import IntegrityError
 
 CORE_FILE, DEPLOY_FILE, ENGINE_FILE, PREPROCESS_FILE = (
     "core.onnx",
@@ -23,19 +24,32 @@ GRAPH_FACTS = ("calibration", "validation", "float_layers", "fallback")
 
 def find_graphs(bundle: Bundle, precision: str = "fp32") -> Build | None:
     """Return the ONNX build in a precision, from which others are made, or None where there is none yet."""
-    names = {(build.record.target, build.record.precision_asked) for build in list_builds(bundle)}
-    return find_build(bundle, "onnx", precision) if ("onnx", precision) in names else None
+    return next(iter(list_builds(bundle, "onnx", precision)), None)
 
 
-def find_engine_graph(bundle: Bundle, precision: str) -> Build | None:
+def find_engine_graph(bundle: Bundle, precision: str, replaced: str | None = None) -> Build | None:
     """Return a TensorRT build that holds the engine graph in a precision below fp32, or None.
 
     A workstation's build serves the device: calibrated once, and read without the package onnx.
+
+    Args:
+        bundle: the bundle.
+        precision: of the graph.
+        replaced: the target whose build is to be made anew; a record there that is damaged counts as none.
+
+    Raises:
+        IntegrityError: the record of another one is damaged.
     """
-    for build in list_builds(bundle):
-        record = build.record
-        if record.precision_asked == precision and ENGINE_FILE in record.files and record.target != "onnx":
-            return build
+    for target in ("tensorrt", "tensorrt-rtx"):
+        try:
+            builds = list_builds(bundle, target, precision)
+        except IntegrityError:
+            if target != replaced:
+                raise
+            continue
+        for build in builds:
+            if ENGINE_FILE in build.record.files:
+                return build
     return None
 
 

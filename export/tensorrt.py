@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from edgekd.bundle import Bundle, list_builds, read_golden
-from edgekd.errors import MachineError
+from edgekd.errors import IntegrityError, MachineError
 from edgekd.export.kernels import compile_kernels, describe_traffic, parse_architecture
 from edgekd.export.source_graphs import ENGINE_FILE
 from edgekd.export.tensorrt_engine import PLAN_FILE, build_engine
@@ -143,13 +144,11 @@ def choose_architectures(
 
 
 def _find_timing_cache(bundle: Bundle, target: str, precision: str) -> bytes | None:
-    for build in list_builds(bundle):
-        record = build.record
-        if (record.target, record.precision_asked) == (
-            target,
-            precision,
-        ) and TIMING_CACHE_FILE in record.files:
-            return build.resolve_file(TIMING_CACHE_FILE).read_bytes()
+    """Return the timing cache of the build that is to be replaced; one that is damaged is left aside."""
+    with contextlib.suppress(IntegrityError):
+        for build in list_builds(bundle, target, precision):
+            if TIMING_CACHE_FILE in build.record.files:
+                return build.resolve_file(TIMING_CACHE_FILE).read_bytes()
     return None
 
 

@@ -347,6 +347,21 @@ def test_export_starts_from_no_changed_graph(bundle_copy: Bundle, name: str) -> 
     assert_refused(run("export", bundle_copy.path, "--target", "openvino", "--quiet"), 4, name)
 
 
+def test_a_damaged_build_hinders_only_who_uses_it_and_is_replaced_by_export(bundle_copy: Bundle) -> None:
+    pytest.importorskip("openvino")
+    folder = bundle_copy.path / "builds" / "openvino-fp32-cpu"
+    _change_byte(folder / "build.json")
+    for arguments in (["inspect"], ["parity"], ["parity", "--target", "openvino"]):
+        refused = run(arguments[0], bundle_copy.path, *arguments[1:])
+        assert_refused(refused, 4, f"remove the folder {folder}", "--target openvino --precision fp32")
+    assert run("parity", bundle_copy.path, "--target", "onnx").exit_code == 0
+    assert run("export", bundle_copy.path, "--target", "openvino", "--quiet").exit_code == 0
+    (bundle_copy.path / "builds" / "notes").mkdir()
+    assert_refused(run("inspect", bundle_copy.path), 4, "remove the folder", "notes")
+    assert run("export", bundle_copy.path, "--target", "openvino", "--quiet").exit_code == 0
+    assert run("parity", bundle_copy.path, "--target", "openvino").exit_code == 0
+
+
 def test_newer_schema_is_refused(bundle_copy: Bundle) -> None:
     from edgekd.bundle.records import write_record
 

@@ -1,13 +1,12 @@
 """The bundle, the deployable artefact: manifest, hashes, golden frames, builds, recordings. Never torch."""
 
+from edgekd.bundle.build_names import PRECISIONS, TARGETS, check_precision, check_target, format_export
 from edgekd.bundle.builds import (
-    PRECISIONS,
-    TARGETS,
     Build,
     BuildRecord,
-    check_precision,
-    check_target,
+    draft_build,
     find_build,
+    install_build,
     list_builds,
     write_build,
 )
@@ -44,7 +43,10 @@ __all__ = [
     "Recording",
     "check_precision",
     "check_target",
+    "draft_build",
     "find_build",
+    "format_export",
+    "install_build",
     "list_builds",
     "load_golden",
     "load_recording",

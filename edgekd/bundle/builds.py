@@ -6,11 +6,13 @@ History of the build record's schema:
 
 from __future__ import annotations
 
+import contextlib
 import os
-import re
+import shlex
 import shutil
 import tempfile
-from collections.abc import Mapping
+import uuid
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,7 +22,16 @@ from pydantic import Field
 
 from edgekd import __version__
 from edgekd.atomic import staged_folder
+from edgekd.bundle.build_names import (
+    DEVICE_PATTERN,
+    check_precision,
+    check_target,
+    format_export,
+    name_build,
+    parse_build_name,
+)
 from edgekd.bundle.files import (
+    RESTORE,
     FileFact,
     FileName,
     Sha256,
@@ -30,14 +41,11 @@ from edgekd.bundle.files import (
 )
 from edgekd.bundle.records import read_record, write_record
 from edgekd.bundle.store import Bundle
-from edgekd.errors import IntegrityError, MachineError, UsageError, build_unknown_name_error
+from edgekd.errors import IntegrityError, MachineError, UsageError
 from edgekd.specs import Spec
 
 BUILD_SCHEMA_VERSION = 1
 BUILD_FILE = "build.json"
-TARGETS = ("onnx", "openvino", "tensorrt", "tensorrt-rtx")
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-_DEVICE_PATTERN = r"^[A-Za-z0-9._]+$"
 Status = Literal["run", "built, not run"]
 
 
@@ -64,7 +72,7 @@ class BuildRecord(Spec):
     target: Literal["onnx", "openvino", "tensorrt", "tensorrt-rtx"]
     precision_asked: Literal["fp32", "fp16", "bf16", "int8"]
     precision_effective: str
-    device: Annotated[str, Field(pattern=_DEVICE_PATTERN)]
+    device: Annotated[str, Field(pattern=DEVICE_PATTERN)]
     status: Status
     files: dict[FileName, FileFact]
     facts: dict[str, Any]
@@ -80,8 +88,9 @@ class Build:
 
     @property
     def name(self) -> str:
-        """``<target>-<precision>-<device>``, the folder's name."""
-        return self.path.name
+        """``<target>-<precision>-<device>``, the folder's name; a draft's is hidden and another one."""
+        record = self.record
+        return name_build(record.target, record.precision_asked, record.device)
 
     def resolve_file(self, name: str) -> Path:
         """Return the path of a file after checking its sha256.
@@ -97,22 +106,22 @@ class Build:
             self.resolve_file(name)
 
 
-def list_builds(bundle: Bundle) -> list[Build]:
+def list_builds(bundle: Bundle, target: str | None = None, precision: str | None = None) -> list[Build]:
     """Return the builds of ``bundle``, sorted by name; their records are checked, their files when resolved.
 
+    Args:
+        bundle: the bundle.
+        target, precision: only builds of these; of the others nothing is read. None takes all.
+
     Raises:
-        IntegrityError: a record is changed, damaged, newer, or belongs to another manifest.
+        IntegrityError: a record is changed, damaged, newer, or belongs to another manifest or folder; where
+            all are asked for, also a folder that is no build's.
     """
-    root = bundle.path / "builds"
-    if not root.is_dir():
-        return []
-    # A hidden folder is a build that was being written when its writer was killed.
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return [_read_build(bundle, folder) for folder in folders]
+    return [_read_build(bundle, folder) for folder in _list_folders(bundle, target, precision)]
 
 
 def find_build(bundle: Bundle, target: str, precision: str = "fp32", device: str | None = None) -> Build:
-    """Return the build for a target and precision, of ``device`` where one is named.
+    """Return the build for a target and precision, of ``device`` where one is named; no other is read.
 
     Raises:
         UsageError: an unknown target or precision.
@@ -121,16 +130,75 @@ def find_build(bundle: Bundle, target: str, precision: str = "fp32", device: str
     """
     check_target(target)
     check_precision(precision)
-    for build in list_builds(bundle):
-        record = build.record
-        same_device = device is None or record.device.lower() == device.lower()
-        if (record.target, record.precision_asked) == (target, precision) and same_device:
-            return build
+    for folder in _list_folders(bundle, target, precision):
+        if device is None or folder.name == name_build(target, precision, device):
+            return _read_build(bundle, folder)
     on_device = f" for {device}" if device else ""
     raise MachineError(
         f"{bundle.path} holds no {target} build in {precision}{on_device}",
-        action=f"edgekd export {bundle.path} --target {target} --precision {precision}",
+        action=format_export(bundle.path, target, precision),
     )
+
+
+@contextlib.contextmanager
+def draft_build(
+    bundle: Bundle,
+    *,
+    target: str,
+    precision_asked: str,
+    precision_effective: str,
+    device: str,
+    status: Status = "built, not run",
+    files: Mapping[str, Path | bytes],
+    facts: Mapping[str, Any],
+) -> Generator[Build]:
+    """Write a build under a hidden name, to be loaded and checked there; it vanishes unless it is installed.
+
+    Raises:
+        UsageError: a name is unknown or impossible.
+        MachineError: the disk is full.
+    """
+    name = name_build(target, precision_asked, device)
+    ready = bundle.path / "builds" / f".{name}.{uuid.uuid4().hex[:8]}.ready"
+    try:
+        with staged_folder(ready) as staging:
+            fields: dict[str, Any] = {
+                "manifest_sha256": bundle.manifest_sha256,
+                "target": target,
+                "precision_asked": precision_asked,
+                "precision_effective": precision_effective,
+                "device": device,
+                "status": status,
+                "files": write_files(staging, files),
+                "facts": replace_non_finite(facts),
+                "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            }
+            write_record(staging, BUILD_FILE, BuildRecord.model_validate(fields))
+        yield Build(_read_record(bundle, ready), ready)
+    finally:
+        shutil.rmtree(ready, ignore_errors=True)
+
+
+def install_build(
+    bundle: Bundle, draft: Build, *, status: Status | None = None, facts: Mapping[str, Any] | None = None
+) -> Build:
+    """Give a draft its name in one step, in place of an older build, whose record is not read.
+
+    Args:
+        bundle: the bundle.
+        draft: of `draft_build`, which is still open.
+        status: the new one; None keeps the draft's.
+        facts: the new ones; None keeps the draft's.
+
+    Raises:
+        MachineError: the disk is full.
+    """
+    changes = {"status": status, "facts": None if facts is None else replace_non_finite(facts)}
+    fields = draft.record.model_dump() | {key: value for key, value in changes.items() if value is not None}
+    write_record(draft.path, BUILD_FILE, BuildRecord.model_validate(fields))
+    final = draft.path.with_name(draft.name)
+    _swap_folders(draft.path, final)
+    return _read_build(bundle, final)
 
 
 def write_build(
@@ -151,65 +219,87 @@ def write_build(
         UsageError: the build exists and ``replace`` is False, or a name is unknown or impossible.
         MachineError: the disk is full.
     """
-    check_target(target)
-    check_precision(precision_asked)
-    if re.match(_DEVICE_PATTERN, device) is None:
-        raise UsageError(
-            "no device has such a name", received=repr(device), expected="a name such as CPU or GPU.1"
-        )
-    final = bundle.path / "builds" / f"{target}-{precision_asked}-{device.lower()}"
+    final = bundle.path / "builds" / name_build(target, precision_asked, device)
     if final.exists() and not replace:
         raise UsageError(
             f"the build {final.name} exists already", action="remove it, or allow it to be replaced"
         )
-    ready = final.with_name(f".{final.name}.{os.getpid()}.ready")
-    try:
-        with staged_folder(ready) as staging:
-            fields: dict[str, Any] = {
-                "manifest_sha256": bundle.manifest_sha256,
-                "target": target,
-                "precision_asked": precision_asked,
-                "precision_effective": precision_effective,
-                "device": device,
-                "status": status,
-                "files": write_files(staging, files),
-                "facts": replace_non_finite(facts),
-                "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            }
-            write_record(staging, BUILD_FILE, BuildRecord.model_validate(fields))
-        _swap_folders(ready, final)
-    finally:
-        shutil.rmtree(ready, ignore_errors=True)
-    return _read_build(bundle, final)
+    with draft_build(
+        bundle,
+        target=target,
+        precision_asked=precision_asked,
+        precision_effective=precision_effective,
+        device=device,
+        status=status,
+        files=files,
+        facts=facts,
+    ) as draft:
+        return install_build(bundle, draft)
 
 
-def check_target(target: str) -> None:
-    """Raise UsageError, naming the nearest, where ``target`` is not one of TARGETS."""
-    if target not in TARGETS:
-        raise build_unknown_name_error("target", target, TARGETS)
-
-
-def check_precision(precision: str) -> None:
-    """Raise UsageError, naming the nearest, where ``precision`` is not one of PRECISIONS."""
-    if precision not in PRECISIONS:
-        raise build_unknown_name_error("precision", precision, PRECISIONS)
+def _list_folders(bundle: Bundle, target: str | None, precision: str | None) -> list[Path]:
+    """Return the folders of builds, sorted, told apart by their names; unfiltered also those of no build."""
+    root = bundle.path / "builds"
+    if not root.is_dir():
+        return []
+    # A hidden folder is a build that was being written when its writer was killed.
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if target is None and precision is None:
+        return folders
+    cells = [(folder, parse_build_name(folder.name)) for folder in folders]
+    return [
+        folder
+        for folder, cell in cells
+        if cell is not None and target in (None, cell.target) and precision in (None, cell.precision)
+    ]
 
 
 def _read_build(bundle: Bundle, folder: Path) -> Build:
-    record, _ = read_record(folder, BUILD_FILE, BuildRecord, BUILD_SCHEMA_VERSION)
+    build = Build(_read_record(bundle, folder), folder)
+    if build.name != folder.name:
+        raise IntegrityError(
+            f"the folder {folder} holds the record of another build",
+            received=build.name,
+            expected=folder.name,
+            action=_explain_removal(bundle, folder),
+        )
+    return build
+
+
+def _read_record(bundle: Bundle, folder: Path) -> BuildRecord:
+    try:
+        record, _ = read_record(folder, BUILD_FILE, BuildRecord, BUILD_SCHEMA_VERSION)
+    except IntegrityError as error:
+        # An update may help where the schema is newer; nothing else that is said of whole bundles does.
+        other = "" if error.action in (None, RESTORE) else f"{error.action}; or "
+        raise IntegrityError(
+            error.what,
+            received=error.received,
+            expected=error.expected,
+            action=other + _explain_removal(bundle, folder),
+        ) from error
     if record.manifest_sha256 != bundle.manifest_sha256:
         raise IntegrityError(
             f"the build {folder} belongs to another bundle",
             received=f"manifest {record.manifest_sha256[:12]}…",
             expected=f"{bundle.manifest_sha256[:12]}…",
-            action=f"remove it and run: edgekd export {bundle.path} --target {record.target}",
+            action=_explain_removal(bundle, folder),
         )
-    return Build(record, folder)
+    return record
+
+
+def _explain_removal(bundle: Bundle, folder: Path) -> str:
+    """Return what helps where a build's record cannot be used: away with it, or another in its place."""
+    cell = parse_build_name(folder.name)
+    if cell is None or not (folder / BUILD_FILE).exists():
+        return f"remove the folder {shlex.quote(str(folder))}, which holds no build"
+    command = format_export(bundle.path, cell.target, cell.precision)
+    return f"remove the folder {shlex.quote(str(folder))}, and make the build anew: {command}"
 
 
 def _swap_folders(ready: Path, final: Path) -> None:
     """Give ``ready`` the name ``final``; a folder that had it is set aside first and put back on failure."""
-    if not final.exists():
+    if not (final.exists() or final.is_symlink()):
         os.rename(ready, final)
         return
     aside = Path(tempfile.mkdtemp(prefix=f".{final.name}.old.", dir=final.parent))

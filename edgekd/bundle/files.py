@@ -67,9 +67,9 @@ def resolve_inside(folder: Path, name: str) -> Path:
     root = folder.resolve()
     path = (root / PurePosixPath(name)).resolve()
     if not path.is_relative_to(root):
-        raise IntegrityError(f"{name!r} leads out of the folder {folder}", received=path, action=_RESTORE)
+        raise IntegrityError(f"{name!r} leads out of the folder {folder}", received=path, action=RESTORE)
     if not path.is_file():
-        raise IntegrityError(f"the file {path} is missing", action=_RESTORE)
+        raise IntegrityError(f"the file {path} is missing", action=RESTORE)
     return path
 
 
@@ -135,10 +135,10 @@ def replace_non_finite(value: Any) -> Any:
     return value
 
 
-_RESTORE = "restore the bundle from where it was written, or distil or export it again"
+RESTORE = "restore the bundle from where it was written, or distil or export it again"
 
 
 def _build_changed_error(path: Path, received: str, expected: str) -> IntegrityError:
     return IntegrityError(
-        f"{path} is not the file that was recorded", received=received, expected=expected, action=_RESTORE
+        f"{path} is not the file that was recorded", received=received, expected=expected, action=RESTORE
     )

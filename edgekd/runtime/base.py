@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.bundle import Build, Bundle
+from edgekd.bundle import Build, Bundle, find_build
 from edgekd.errors import SegmenterFault, UsageError
 from edgekd.preprocess import check_frame, list_frames
 from edgekd.runtime.limits import FrameLimits
@@ -35,6 +35,7 @@ class LoadRequest:
         device: ``CPU``, ``GPU``, ``NPU``, or a name of the engine's own such as ``GPU.1``.
         cache: folder for what the engine may keep between runs; None keeps nothing.
         threads: processor threads of the engine; None leaves it to the engine.
+        build: the build where it does not stand under its name yet; None finds it there.
     """
 
     bundle: Bundle
@@ -43,6 +44,13 @@ class LoadRequest:
     device: str
     cache: Path | None = None
     threads: int | None = None
+    build: Build | None = None
+
+    def find_build(self) -> Build:
+        """Return the build to run; errors are those of ``bundle.find_build``."""
+        if self.build is not None:
+            return self.build
+        return find_build(self.bundle, self.target, self.precision)
 
 
 class Engine(Protocol):
@@ -149,11 +157,8 @@ class Segmenter:
             return out
 
     def close(self) -> None:
-        """Free the engine; may be called twice."""
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                self.engine.close()
+        """Free the engine; may be called twice. After a fault what cannot be freed is no error of its own."""
+        self._close(quietly=False)
 
     def __enter__(self) -> Segmenter:
         """Return the segmenter itself."""
@@ -162,8 +167,20 @@ class Segmenter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the engine."""
-        self.close()
+        """Close the engine; an error on the way out is not masked by one of closing."""
+        self._close(quietly=error is not None)
+
+    def _close(self, *, quietly: bool) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                self.engine.close()
+            except Exception:
+                # After a CUDA fault every further call fails; the first error is the one to tell.
+                if self._fault is None and not quietly:
+                    raise
 
     def _check_frames(self, frames: Frames) -> None:
         listed = list_frames(frames)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
+import platform
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +39,12 @@ ENGINES: dict[str, Entry] = {
     "scripted": Entry("edgekd.runtime.scripted:ScriptedEngine", None, None, "CPU"),
 }
 
+_ON_AARCH64 = {
+    "tensorrt": "JetPack brings it: sudo apt-get install python3-libnvinfer, and an environment made with "
+    "--system-site-packages, see docs/jetson.md",
+    "tensorrt_rtx": "there is none for aarch64: edgekd export BUNDLE --target tensorrt",
+}
+
 
 def load(
     bundle: Path | str | Bundle,
@@ -47,6 +54,7 @@ def load(
     *,
     cache: Path | None = None,
     threads: int | None = None,
+    build: Build | None = None,
 ) -> Segmenter:
     """Load the build of ``bundle`` for a target and return a segmenter that runs it.
 
@@ -58,6 +66,7 @@ def load(
             There is no fallback: a device that is not there is an error.
         cache: folder where an engine may keep compiled code; nothing is ever written into the bundle.
         threads: processor threads the engine may use; None leaves it to the engine.
+        build: a draft of that target and precision, to be tried; None takes the bundle's own build.
 
     Raises:
         UsageError: an unknown target or precision, or fewer than one thread.
@@ -69,7 +78,7 @@ def load(
     if threads is not None and threads < 1:
         raise UsageError("an engine needs a thread", received=f"threads={threads}", expected="1 or more")
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    request = LoadRequest(opened, target, precision, (device or entry.device).upper(), cache, threads)
+    request = LoadRequest(opened, target, precision, (device or entry.device).upper(), cache, threads, build)
     engine_class = load_engine_class(target)
     try:
         engine = engine_class(request)
@@ -102,17 +111,20 @@ def load_engine_class(target: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def list_runnable(bundle: Bundle, device: str | None = None) -> list[tuple[Build, str | None]]:
+def list_runnable(
+    bundle: Bundle, target: str | None = None, precision: str | None = None, device: str | None = None
+) -> list[tuple[Build, str | None]]:
     """Return every build of ``bundle`` with the reason why it cannot run here, or None if it can.
 
     Args:
         bundle: the opened bundle.
-        device: where it would run; None takes the device each was built for.
+        target, precision: only such builds, whose records alone are read; None takes all.
+        device: where each shall run, such as ``GPU``; None asks for each on the device it was made for.
 
     Raises:
         IntegrityError: a build's record is not what it should be.
     """
-    return [(build, find_obstacle(build, device)) for build in list_builds(bundle)]
+    return [(build, find_obstacle(build, device)) for build in list_builds(bundle, target, precision)]
 
 
 def find_obstacle(build: Build, device: str | None = None) -> str | None:
@@ -132,7 +144,14 @@ def find_obstacle(build: Build, device: str | None = None) -> str | None:
 def _explain_missing_package(entry: Entry) -> str | None:
     if entry.package is None or _is_installed(entry.package):
         return None
-    return f'the package {entry.package} is not installed (pip install "edgekd[{entry.extra}]")'
+    return f"the package {entry.package} is not installed ({_explain_installing(entry)})"
+
+
+def _explain_installing(entry: Entry) -> str:
+    # Both extras are empty on aarch64.
+    if entry.package in _ON_AARCH64 and platform.machine() == "aarch64":
+        return _ON_AARCH64[entry.package]
+    return f'pip install "edgekd[{entry.extra}]"'
 
 
 def _is_installed(package: str) -> bool:

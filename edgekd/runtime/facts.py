@@ -8,15 +8,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from edgekd.bundle import Build, Bundle
+from edgekd.bundle import Build, Bundle, format_export
 from edgekd.errors import IntegrityError, MachineError
 from edgekd.runtime.precision import OPENVINO_CAPABILITIES
 
 
 def format_rebuild(build: Build) -> str:
     """Return the command that makes a build anew."""
-    bundle = build.path.parent.parent
-    return f"edgekd export {bundle} --target {build.record.target} --precision {build.record.precision_asked}"
+    return format_export(build.path.parent.parent, build.record.target, build.record.precision_asked)
+
+
+def format_other_engine(build: Build) -> str:
+    """Return the command that makes a build of the same student for the other engine of processors."""
+    target = "onnx" if build.record.target == "openvino" else "openvino"
+    # ONNX Runtime computes neither in fp16 nor in bf16, and not every processor does in OpenVINO.
+    precision = build.record.precision_asked
+    return format_export(
+        build.path.parent.parent, target, precision if precision in ("fp32", "int8") else "fp32"
+    )
 
 
 def check_build_record(build: Build, bundle: Bundle) -> None:

@@ -9,11 +9,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.bundle import Build, find_build
+from edgekd.bundle import Build
 from edgekd.errors import MachineError
 from edgekd.runtime.base import LoadRequest, Masks, Stage
 from edgekd.runtime.deploy import DeployStages
-from edgekd.runtime.facts import check_build_record, check_onnx_format, check_provider, format_rebuild
+from edgekd.runtime.facts import (
+    check_build_record,
+    check_onnx_format,
+    check_provider,
+    format_other_engine,
+    format_rebuild,
+)
 from edgekd.runtime.limits import FrameLimits
 from edgekd.runtime.onnx_probe import build_probe
 
@@ -44,7 +50,7 @@ class OnnxEngine:
         """
         onnxruntime = _import_onnxruntime()
         # The graph is the same for every device.
-        build = find_build(request.bundle, "onnx", request.precision)
+        build = request.find_build()
         self._provider = _choose_provider(request.device, build)
         check_build_record(build, request.bundle)
         check_provider(build, self._provider, list_providers(request.precision))
@@ -56,7 +62,7 @@ class OnnxEngine:
                 f"ONNX Runtime could not start {self._provider}",
                 received=used[0],
                 action="see the log of ONNX Runtime for the library that is missing, or build for another "
-                f"engine, as in: {format_rebuild(build)}",
+                f"engine, as in: {format_other_engine(build)}",
             )
         self._binding: Any = self._session.io_binding()
         self._bound: Masks | None = None
@@ -159,7 +165,7 @@ def _choose_provider(device: str, build: Build) -> str:
             "ONNX Runtime has no such device",
             received=device,
             expected="one of " + ", ".join(_PROVIDERS),
-            action=f"use one of those, or build for another engine, as in: {format_rebuild(build)}",
+            action=f"use one of those, or build for another engine, as in: {format_other_engine(build)}",
         )
     available: list[str] = _import_onnxruntime().get_available_providers()
     if provider not in available:
@@ -167,7 +173,7 @@ def _choose_provider(device: str, build: Build) -> str:
             f"ONNX Runtime has no {provider} here",
             received=", ".join(available),
             action="pip install onnxruntime-gpu in place of onnxruntime, use --device CPU, or build for "
-            f"another engine, as in: {format_rebuild(build)}",
+            f"another engine, as in: {format_other_engine(build)}",
         )
     return provider
 

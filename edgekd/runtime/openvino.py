@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from edgekd.bundle import Build, find_build
+from edgekd.bundle import Build
 from edgekd.errors import MachineError
 from edgekd.runtime.base import LoadRequest, Masks, Stage
 from edgekd.runtime.deploy import DeployStages
@@ -17,6 +17,7 @@ from edgekd.runtime.facts import (
     check_build_record,
     check_capability,
     check_openvino_format,
+    format_other_engine,
     format_rebuild,
 )
 from edgekd.runtime.limits import FrameLimits
@@ -41,7 +42,7 @@ class OpenVinoEngine:
         import openvino
 
         # The graph is the same for every device.
-        build = find_build(request.bundle, "openvino", request.precision)
+        build = request.find_build()
         core = openvino.Core()
         _check_device(request.device, core.available_devices, build)
         check_build_record(build, request.bundle)
@@ -142,7 +143,7 @@ def _check_device(device: str, available: list[str], build: Build) -> None:
             f"OpenVINO finds no device {device} here",
             received=", ".join(available) or "none",
             action="use one of those with --device, install the driver of the device, or build for another "
-            f"engine, as in: {format_rebuild(build)}",
+            f"engine, as in: {format_other_engine(build)}",
         )
 
 

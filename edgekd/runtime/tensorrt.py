@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Mapping
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.bundle import Build, find_build
+from edgekd.bundle import Build
 from edgekd.errors import EdgeKDError, IntegrityError, UsageError
 from edgekd.preprocess.context import CudaContext, import_pycuda
 from edgekd.preprocess.device import find_device
@@ -21,6 +22,7 @@ from edgekd.runtime.tensorrt_library import check_engine_facts, import_library
 from edgekd.runtime.tensorrt_plan import PlanRunner, align_bytes
 
 ENGINE_FILE = "student.engine"
+Exit = Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], None]
 
 
 class TensorRtEngine:
@@ -41,7 +43,7 @@ class TensorRtEngine:
             MachineError: no driver, GPU, pycuda or library, or a build for other ones.
             IntegrityError: a file is not what its record says.
         """
-        build = find_build(request.bundle, request.target, request.precision)
+        build = request.find_build()
         device = find_device(parse_device(request.device))
         library = import_library(request.target)
         facts = build.record.facts
@@ -51,16 +53,26 @@ class TensorRtEngine:
         plan = build.resolve_file(ENGINE_FILE).read_bytes()
         self.name = f"{facts['engine']['library']} on {device.name}"
         self._spec = request.bundle.manifest.preprocess
-        self._facts = {**facts["engine"], "gpu": device.name, "sm": device.architecture}
+        self._facts = {
+            **facts["engine"],
+            "gpu": device.name,
+            "sm": device.architecture,
+            # What certificates are bound to and charts are grouped by, named as by every engine.
+            "engine": request.target,
+            "version": library.__version__,
+            "device": request.device,
+            "device_name": device.name,
+            "precision_effective": build.record.precision_effective,
+        }
         with contextlib.ExitStack() as stack:
             self._cuda = CudaContext(device)
-            stack.callback(self._cuda.close)
+            stack.push(_build_quiet_exit(self._cuda.close))
             with self._cuda.activate():
                 host_code = bool(facts["engine"].get("version_compatible", False))
                 self._runner = self._load_plan(request, library, plan, rebuild, host_code)
-                stack.callback(self._call_active, self._runner.close)
+                stack.push(self._build_exit(self._runner.close))
                 self._launcher = self._load_kernels(build, rebuild)
-                stack.callback(self._call_active, self._launcher.close)
+                stack.push(self._build_exit(self._launcher.close))
                 self._staging = FrameStaging(self._cuda)
             self._cleanup = stack.pop_all()
         self._capacity = 0
@@ -99,7 +111,7 @@ class TensorRtEngine:
         }
 
     def facts(self) -> dict[str, Any]:
-        """Return library, GPU and the preprocessing module in use."""
+        """Return library, GPU, precision and the preprocessing module in use."""
         return {**self._facts, "preprocess_module": dict(self._launcher.module_facts)}
 
     def close(self) -> None:
@@ -191,9 +203,25 @@ class TensorRtEngine:
 
         return KernelLauncher(self._cuda, self._spec, facts["kernels"], read_file, rebuild)
 
-    def _call_active(self, function: Callable[[], None]) -> None:
-        with self._cuda.activate():
+    def _build_exit(self, function: Callable[[], None]) -> Exit:
+        def call_active() -> None:
+            with self._cuda.activate():
+                function()
+
+        return _build_quiet_exit(call_active)
+
+
+def _build_quiet_exit(function: Callable[[], None]) -> Exit:
+    """Return a callback of an ExitStack that frees something without masking the error that led there."""
+
+    def leave(kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
             function()
+        except Exception:
+            if error is None:
+                raise
+
+    return leave
 
 
 def parse_device(name: str) -> int:

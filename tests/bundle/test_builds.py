@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -108,12 +110,69 @@ def test_an_interrupted_folder_is_not_read(bundle: Bundle) -> None:
     assert list_builds(bundle) == []
 
 
+def damage(build: Build) -> None:
+    (build.path / "build.json").write_text("{")
+
+
+def test_a_damaged_record_hinders_no_other_build(bundle: Bundle) -> None:
+    good = write_small(bundle)
+    damaged = write_small(bundle, b"gpu", device="GPU")
+    damage(damaged)
+    for stray in ("notes", "onnx-fp32-cpu.bak"):
+        (bundle.path / "builds" / stray).mkdir()
+    assert find_build(bundle, "onnx") == find_build(bundle, "onnx", device="CPU") == good
+    assert list_builds(bundle, "openvino") == list_builds(bundle, "onnx", "int8") == []
+    remedy = rf"remove the folder {damaged.path}, and make .* anew: edgekd export {bundle.path} --target onnx"
+    with pytest.raises(IntegrityError, match=rf"build.json is not the file.*Next: {remedy} --precision fp32"):
+        find_build(bundle, "onnx", device="GPU")
+    with pytest.raises(MachineError, match="holds no onnx build in fp32 for NPU"):
+        find_build(bundle, "onnx", device="NPU")
+
+
+@pytest.mark.parametrize("stray", ["notes", "openvino-fp32-cpu"])
+def test_a_folder_without_a_build_is_named_where_all_are_asked_for(bundle: Bundle, stray: str) -> None:
+    write_small(bundle)
+    folder = bundle.path / "builds" / stray
+    folder.mkdir()
+    with pytest.raises(IntegrityError, match=rf"Next: remove the folder {folder}, which holds no build"):
+        list_builds(bundle)
+
+
+def test_a_build_under_another_name_is_refused(bundle: Bundle) -> None:
+    build = write_small(bundle)
+    copy = build.path.with_name("onnx-int8-cpu")
+    shutil.copytree(build.path, copy)
+    assert find_build(bundle, "onnx") == build
+    with pytest.raises(IntegrityError, match=rf"{copy} holds the record of another build.*onnx-fp32-cpu"):
+        find_build(bundle, "onnx", "int8")
+
+
+@pytest.mark.parametrize("kind", ["damaged record", "no record", "of another bundle", "file", "link"])
+def test_what_lies_in_a_builds_place_is_replaced_unread(bundle: Bundle, kind: str) -> None:
+    build = write_small(bundle)
+    if kind == "damaged record":
+        damage(build)
+    elif kind == "no record":
+        (build.path / "build.json").unlink()
+    elif kind == "of another bundle":
+        other = dataclasses.replace(bundle, manifest_sha256="0" * 64)
+        with pytest.raises(IntegrityError, match=rf"another bundle.*remove the folder {build.path}, and"):
+            find_build(other, "onnx")
+        bundle = other
+    else:
+        shutil.rmtree(build.path)
+        build.path.write_text("") if kind == "file" else build.path.symlink_to("nowhere")
+    newer = write_small(bundle, b"newer")
+    assert list_builds(bundle) == [find_build(bundle, "onnx")] == [newer]
+    assert newer.resolve_file("core.onnx").read_bytes() == b"newer"
+
+
 def test_a_build_of_a_newer_schema_is_refused(bundle: Bundle) -> None:
     build = write_small(bundle)
     value = json.loads((build.path / "build.json").read_text())
     value["schema_version"] = 2
     write_sealed_bytes(build.path, "build.json", json.dumps(value).encode())
-    with pytest.raises(IntegrityError, match="newer schema"):
+    with pytest.raises(IntegrityError, match=r"newer schema.*pip install .*; or remove the folder"):
         list_builds(bundle)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,10 +15,12 @@ pytest.importorskip("onnxruntime", reason="onnxruntime checks the graphs")
 import onnx
 import tiny_student
 
-from edgekd.bundle import Bundle, find_build, list_builds, read_golden
+from edgekd.bundle import Bundle, find_build, list_builds, read_golden, write_build
 from edgekd.errors import GateFailure, IntegrityError, MachineError, UsageError
 from edgekd.export import export_bundle
 from edgekd.export.onnx import build_onnx
+from edgekd.export.source_graphs import find_engine_graph
+from edgekd.export.tensorrt import _find_timing_cache
 from edgekd.specs import ClassSpec, PreprocessSpec
 
 
@@ -58,6 +61,39 @@ def test_exporting_again_replaces(graphed_student, tmp_path: Path) -> None:
     assert [build.name for build in list_builds(bundle)] == ["onnx-fp32-cpu", "openvino-fp32-cpu"]
     # The graphs are traced once and stay.
     assert find_build(bundle, "onnx") == graphs
+
+
+def test_a_damaged_build_is_replaced_unread(exported_bundle: Bundle, tmp_path: Path) -> None:
+    shutil.copytree(exported_bundle.path, tmp_path / "a.edgekd")
+    bundle = Bundle.open(tmp_path / "a.edgekd")
+    record = find_build(bundle, "onnx").path / "build.json"
+    record.write_text("{")
+    with pytest.raises(IntegrityError, match=f"remove the folder {record.parent}, and .* --target onnx"):
+        export_bundle(bundle, ["openvino"], quiet=True)
+    (build,) = export_bundle(bundle, ["onnx"], quiet=True)
+    assert find_build(bundle, "onnx") == build
+
+
+def test_a_damaged_engine_graph_counts_as_none_where_it_is_replaced(new_student, tmp_path: Path) -> None:
+    bundle = new_student(tmp_path / "a.edgekd")
+    build = write_build(
+        bundle,
+        target="tensorrt-rtx",
+        precision_asked="fp16",
+        precision_effective="fp16",
+        device="GPU",
+        status="built, not run",
+        files={"engine.onnx": b"graph", "timing.cache": b"times"},
+        facts={},
+    )
+    assert find_engine_graph(bundle, "fp16", "tensorrt-rtx") == build
+    assert _find_timing_cache(bundle, "tensorrt-rtx", "fp16") == b"times"
+    (build.path / "build.json").write_text("{")
+    assert find_engine_graph(bundle, "fp16", "tensorrt-rtx") is None
+    assert _find_timing_cache(bundle, "tensorrt-rtx", "fp16") is None
+    for replaced in (None, "tensorrt"):
+        with pytest.raises(IntegrityError, match="remove the folder"):
+            find_engine_graph(bundle, "fp16", replaced)
 
 
 def test_a_bundle_is_completed_without_torch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
@@ -50,11 +51,11 @@ def test_without_graphs_the_workstation_is_named(student_bundle: Bundle) -> None
     assert "--target onnx` on the workstation" in done.stderr
 
 
-def test_build_that_disagrees_with_the_student_is_removed(
+def test_build_that_disagrees_with_the_student_leaves_the_one_that_was_there(
     bundle_copy: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("openvino", reason="openvino is not installed")
-    golden = read_golden(bundle_copy)
+    golden, before = read_golden(bundle_copy), list_builds(bundle_copy)
     masks = golden.masks.copy()
     # One pixel in a thousand more than the floor lets pass.
     count = int(masks.size * (1 - MIN_AGREEMENT["fp32"] + 1e-3))
@@ -63,7 +64,13 @@ def test_build_that_disagrees_with_the_student_is_removed(
     monkeypatch.setattr(agreement, "read_judged_frames", lambda *_: judged)
     with pytest.raises(GateFailure, match="disagrees with the PyTorch student"):
         export_bundle(bundle_copy, ["openvino"], quiet=True)
-    assert "openvino" not in {build.record.target for build in list_builds(bundle_copy)}
+    assert list_builds(bundle_copy) == before
+    for build in before:
+        build.check_files()
+    shutil.rmtree(bundle_copy.path / "builds" / "openvino-fp32-cpu")
+    with pytest.raises(GateFailure, match="was not kept"):
+        export_bundle(bundle_copy, ["openvino"], quiet=True)
+    assert [path.name for path in (bundle_copy.path / "builds").iterdir()] == ["onnx-fp32-cpu"]
 
 
 def test_temporary_folder_without_room_is_no_internal_error(

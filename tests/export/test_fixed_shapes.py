@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import deep_student
 import numpy as np
 import pytest
+import tiny_student
 
 from edgekd.benchmarks import StopRule, run_benchmark, run_parity
 from edgekd.bundle import (
+    Build,
     Bundle,
     find_build,
+    list_builds,
     pack_judged_frames,
     read_golden,
     read_judged_frames,
     write_build,
 )
-from edgekd.errors import GateFailure, InputError, IntegrityError, UsageError
-from edgekd.export import export_bundle, fixed_golden, fixed_shapes
+from edgekd.errors import (
+    EdgeKDError,
+    GateFailure,
+    InputError,
+    IntegrityError,
+    MachineError,
+    SegmenterFault,
+    UsageError,
+)
+from edgekd.export import agreement, export_bundle, fixed_golden, fixed_shapes
 from edgekd.export.fixed_shapes import FixedShapes, fix_shapes, parse_frame_size, read_options
+from edgekd.export.onnx import build_onnx
 from edgekd.preprocess import crop_frame, resize_labels
 from edgekd.runtime import load
 from edgekd.specs import CropBox, PreprocessSpec
@@ -69,6 +83,11 @@ def read_shapes(build: Any, target: str) -> tuple[list[int], list[int]]:
     return list(model.input(0).shape), list(model.output(0).shape)
 
 
+def read_partial_shape(build: Any, target: str) -> str:
+    path = build.resolve_file("deploy.onnx" if target == "onnx" else "deploy.xml")
+    return str(openvino.Core().read_model(path).input(0).partial_shape)
+
+
 def test_an_openvino_build_from_a_fixed_onnx_build_is_free(bundle_copy: Bundle) -> None:
     fix_shapes(bundle_copy, find_build(bundle_copy, "onnx"), SHAPES)
     (build,) = export_bundle(bundle_copy, ["openvino"], quiet=True)
@@ -79,8 +98,9 @@ def test_an_openvino_build_from_a_fixed_onnx_build_is_free(bundle_copy: Bundle) 
         assert segmenter.segment(FRAMES[:3]).shape == (3, 32, 48)
 
 
-def test_other_masks_are_no_build(bundle_copy: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    build = find_build(bundle_copy, "onnx")
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_other_masks_are_no_build(bundle_copy: Bundle, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    build = find_build(bundle_copy, target)
     segment, calls = fixed_shapes._segment, []
 
     def answer(*arguments: Any) -> np.ndarray:
@@ -89,9 +109,97 @@ def test_other_masks_are_no_build(bundle_copy: Bundle, monkeypatch: pytest.Monke
         return masks if len(calls) == 1 else 1 - masks
 
     monkeypatch.setattr(fixed_shapes, "_segment", answer)
-    with pytest.raises(GateFailure, match="gives other masks and was removed"):
-        fix_shapes(bundle_copy, build, SHAPES)
-    assert not build.path.exists()
+    with pytest.raises(GateFailure, match="gives other masks and was not kept"):
+        export_bundle(bundle_copy, [target], shapes=SHAPES, quiet=True)
+    assert_untouched(bundle_copy, build)
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+@pytest.mark.parametrize("error", [MachineError("no memory"), SegmenterFault("broken"), GateFailure("other")])
+def test_a_fixed_build_that_fails_leaves_the_one_that_was_there(
+    bundle_copy: Bundle, monkeypatch: pytest.MonkeyPatch, target: str, error: EdgeKDError
+) -> None:
+    before = fix_shapes(bundle_copy, find_build(bundle_copy, target), SHAPES)
+    run = agreement.read_judged_frames
+
+    def fail(bundle: Bundle, build: Build) -> Any:
+        if build.record.facts.get("frame_size") == [90, 131]:
+            raise error
+        return run(bundle, build)
+
+    monkeypatch.setattr(agreement, "read_judged_frames", fail)
+    with pytest.raises(type(error), match=str(error)):
+        export_bundle(bundle_copy, [target], shapes=FixedShapes(frame_size=(90, 131)), quiet=True)
+    assert_untouched(bundle_copy, before)
+
+
+def assert_untouched(bundle: Bundle, build: Build) -> None:
+    assert find_build(bundle, build.record.target) == build
+    build.check_files()
+    assert [path.name for path in build.path.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_frame_that_the_crop_box_leaves_is_refused_before_anything_is_built(
+    graphed_student: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    spec = PreprocessSpec(height=32, width=48, crop=CropBox(top=3, left=5, height=40, width=44))
+    bundle = graphed_student(tmp_path / "cropped.edgekd", spec)
+    with pytest.raises(UsageError, match=r"crop box.*received 30x60, expected at least 43x49"):
+        export_bundle(bundle, ["openvino"], shapes=FixedShapes(frame_size=(30, 60)), quiet=True)
+    assert [build.name for build in list_builds(bundle)] == ["onnx-fp32-cpu"]
+
+
+def test_the_first_build_of_a_bundle_may_be_fixed(new_student: Callable[..., Bundle], tmp_path: Path) -> None:
+    bundle = new_student(tmp_path / "a.edgekd")
+    core = tiny_student.build_tiny_core(tiny_student.build_weights(1, 2), 32, 48)
+    build = build_onnx(bundle, core, SHAPES)
+    assert read_shapes(build, "onnx") == ([2, 60, 81, 1], [2, 32, 48])
+    assert read_judged_frames(bundle, build).frames[0].shape == (60, 81)
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_other_shapes_take_the_place_of_the_old_ones(bundle_copy: Bundle, target: str) -> None:
+    frame = FRAMES[:1, :50, :70]
+    with load(bundle_copy, target, threads=1) as segmenter:
+        expected = segmenter.segment(frame)
+    build = fix_shapes(bundle_copy, find_build(bundle_copy, target), SHAPES)
+    build = fix_shapes(bundle_copy, build, FixedShapes(frame_size=(50, 70)))
+    assert read_partial_shape(build, target) == "[?,50,70,1]"
+    assert (build.record.facts["batch"], build.record.facts["frame_size"]) == (None, [50, 70])
+    assert read_judged_frames(bundle_copy, build).frames[0].shape == (50, 70)
+    with load(bundle_copy, target, threads=1) as segmenter:
+        np.testing.assert_array_equal(segmenter.segment(frame), expected)
+
+
+@pytest.mark.parametrize("shapes", [None, FixedShapes(frame_size=(50, 70))])
+def test_an_fp32_build_is_freed_and_fixed_anew_without_torch(
+    bundle_copy: Bundle, monkeypatch: pytest.MonkeyPatch, shapes: FixedShapes | None
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    before = find_build(bundle_copy, "onnx").record
+    fix_shapes(bundle_copy, find_build(bundle_copy, "onnx"), SHAPES)
+    (build,) = export_bundle(bundle_copy, ["onnx"], shapes=shapes, quiet=True)
+    assert find_build(bundle_copy, "onnx") == build
+    assert read_partial_shape(build, "onnx") == ("[?,?,?,1]" if shapes is None else "[?,50,70,1]")
+    assert build.record.status == "run"
+    assert build.record.files["core.onnx"] == before.files["core.onnx"]
+    assert build.record.facts["exporter"] == before.facts["exporter"]
+    if shapes is None:
+        assert build.record.files == before.files
+        assert build.record.facts.keys() == before.facts.keys()
+
+
+def test_without_the_package_onnx_the_workstation_is_named(
+    bundle_copy: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = find_build(bundle_copy, "onnx")
+    for package in ("torch", "onnx"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MachineError, match="on the workstation"):
+        export_bundle(bundle_copy, ["onnx"], shapes=SHAPES, quiet=True)
+    with pytest.raises(MachineError, match="package onnx, which is not installed"):
+        fix_shapes(bundle_copy, before, SHAPES)
+    assert_untouched(bundle_copy, before)
 
 
 def test_options() -> None:
@@ -183,3 +291,15 @@ def test_builds_of_two_sizes_are_measured_apart(bundle_copy: Bundle) -> None:
         bundle_copy, targets=["openvino"], rule=StopRule(5, 0), num_warmup=1, quiet=True
     ).results
     assert result.frame_shapes == ((60, 80),)
+
+
+def test_a_build_at_the_golden_frames_own_size_has_a_size_too(tmp_path: Path) -> None:
+    bundle = deep_student.write_deep_student(tmp_path / "deep.edgekd")
+    export_bundle(bundle, ["openvino"], shapes=FixedShapes(frame_size=(48, 56)), quiet=True)
+    measured = run_benchmark(bundle, rule=StopRule(5, 0), num_warmup=1, quiet=True)
+    assert measured.frames == f"{len(read_golden(bundle))} golden frames of the bundle"
+    assert len(measured.results) == 2
+    assert "float32 graph" not in run_parity(bundle, quiet=True).reference
+    fix_shapes(bundle, find_build(bundle, "onnx"), SHAPES)
+    with pytest.raises(UsageError, match=r"no size of frame in common.*60×81.*openvino-fp32-cpu: 48×56"):
+        run_benchmark(bundle, quiet=True)

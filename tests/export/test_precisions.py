@@ -18,10 +18,11 @@ import onnx
 from PIL import Image
 
 from edgekd.bundle import Bundle, find_build, list_builds, read_golden
-from edgekd.errors import InputError, IntegrityError, MachineError
-from edgekd.export import api, cells, export_bundle
+from edgekd.errors import GateFailure, InputError, IntegrityError, MachineError, UsageError
+from edgekd.export import api, cells, export_bundle, judgement
 from edgekd.export.calibration import load_calibration
 from edgekd.export.engine_graphs import check_signed
+from edgekd.export.fixed_shapes import FixedShapes
 from edgekd.export.quantize import quantize_core
 from edgekd.preprocess import preprocess_frames
 from edgekd.runtime import load
@@ -83,6 +84,33 @@ def test_an_int8_graph_serves_again_without_the_data(copy: Callable[[], Bundle])
     assert find_build(bundle, "onnx", "int8").record == before
 
 
+def test_an_int8_build_of_fixed_shapes_is_fixed_anew_and_freed_without_the_data(
+    copy: Callable[[], Bundle],
+) -> None:
+    bundle = copy()
+    before, frames = find_build(bundle, "onnx", "int8").record, deep_student.draw_frames(3)
+    with load(bundle, "onnx", "int8", threads=1) as segmenter:
+        expected = segmenter.segment(frames)
+    for shapes in (FixedShapes(2, (60, 70)), FixedShapes(frame_size=(48, 56)), None):
+        (build,) = export_bundle(bundle, ["onnx"], ["int8"], shapes=shapes, quiet=True)
+        size = None if shapes is None else shapes.frame_size
+        graph = onnx.load(build.resolve_file("deploy.onnx")).graph
+        assert [one.dim_value for one in graph.input[0].type.tensor_type.shape.dim[1:3]] == list(
+            size or (0, 0)
+        )
+        assert ("golden.npz" in build.record.files) == (size == (60, 70))
+        facts = build.record.facts
+        assert {key: facts[key] for key in ("calibration", "validation", "float_layers", "fallback")} == {
+            key: before.facts[key] for key in ("calibration", "validation", "float_layers", "fallback")
+        }
+        if size != (60, 70):
+            with load(bundle, "onnx", "int8", threads=1) as segmenter:
+                np.testing.assert_array_equal(segmenter.segment(frames), expected)
+    assert (build.record.files, build.record.facts.keys()) == (before.files, before.facts.keys())
+    # What is free already is left as it is.
+    assert export_bundle(bundle, ["onnx"], ["int8"], quiet=True) == [build]
+
+
 def test_int8_is_refused_on_a_gpu_by_onnx_runtime(
     int8_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +160,66 @@ def test_openvino_refuses_what_the_processor_does_not_compute(
         cells.check_cell("openvino", precision)
     extra.append(precision.upper())
     cells.check_cell("openvino", precision)
+
+
+def pick_hinted_precision() -> str:
+    """Return a precision that OpenVINO makes of the float32 graph on this processor."""
+    openvino = pytest.importorskip("openvino")
+    has = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    found = [precision for precision in ("bf16", "fp16") if precision.upper() in has]
+    if not found:
+        pytest.skip("this processor computes neither in bf16 nor in fp16")
+    return found[0]
+
+
+def test_openvino_is_judged_on_the_validation_split(
+    copy: Callable[[], Bundle], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    precision, bundle = pick_hinted_precision(), copy()
+    from edgekd.export import openvino as builder
+
+    judge, seen = builder.judge_logits, []
+
+    def note(*arguments: Any) -> Any:
+        seen.append(arguments)
+        return judge(*arguments)
+
+    monkeypatch.setattr(builder, "judge_logits", note)
+    (build,) = export_bundle(bundle, ["openvino"], [precision], calib=data, quiet=True)
+    calibration = load_calibration(bundle, data, quiet=True)
+    facts = build.record.facts
+    assert facts["calibration"] == calibration.describe()
+    validation = facts["validation"]
+    assert (validation["precision"], validation["images"]) == (precision, len(calibration.val_tensors))
+    assert validation["passed"] and validation["dice_fp32"] > 0.5
+    assert any(notice.startswith(f"{precision}: Dice") for notice in facts["notices"])
+    # It was really computed in that precision: close to float32, and not the same.
+    ((_, reference, candidate, _),) = seen
+    assert 0 < np.abs(reference - candidate).max() < 0.5
+    monkeypatch.setitem(judgement.LARGEST_DICE_LOSS, precision, -1.0)
+    with pytest.raises(GateFailure, match=f"misses its limits in {precision}: received Dice"):
+        export_bundle(bundle, ["openvino"], [precision], calib=data, quiet=True)
+    assert find_build(bundle, "openvino", precision) == build
+
+
+def test_openvino_without_the_data_says_what_it_was_judged_by(copy: Callable[[], Bundle]) -> None:
+    precision, bundle = pick_hinted_precision(), copy()
+    (build,) = export_bundle(bundle, ["openvino"], [precision], quiet=True)
+    assert "validation" not in build.record.facts
+    (notice,) = build.record.facts["notices"]
+    assert notice.startswith(f"{precision}: judged on the golden frames alone")
+
+
+def test_a_data_set_that_nothing_uses_or_that_is_not_there_is_refused(
+    int8_bundle: Bundle, data: Path, tmp_path: Path
+) -> None:
+    before = list_builds(int8_bundle)
+    with pytest.raises(UsageError, match=r"uses --calib: received --calib .* with precision fp32 alone"):
+        export_bundle(int8_bundle, ["onnx", "openvino"], calib=data, quiet=True)
+    for precisions in (["fp32"], ["int8"]):
+        with pytest.raises(InputError, match="of --calib is not there"):
+            export_bundle(int8_bundle, ["openvino"], precisions, calib=tmp_path / "none", quiet=True)
+    assert list_builds(int8_bundle) == before
 
 
 def test_another_precision_than_asked_is_no_build(

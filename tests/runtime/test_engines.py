@@ -201,6 +201,23 @@ def test_a_missing_package_names_the_pip_command(
     assert {reason is None for _, reason in list_runnable(device_bundle)} == {False}
 
 
+@pytest.mark.parametrize(
+    ("target", "package", "advice"),
+    [
+        ("tensorrt", "tensorrt", "JetPack brings it.*--system-site-packages"),
+        ("tensorrt-rtx", "tensorrt_rtx", "--target tensorrt"),
+    ],
+)
+def test_no_empty_extra_is_advised_on_aarch64(
+    device_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, target: str, package: str, advice: str
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MachineError, match=advice) as caught:
+        load(device_bundle, target)
+    assert "pip install" not in str(caught.value)
+
+
 def test_a_package_that_is_broken_is_no_internal_error(
     device_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

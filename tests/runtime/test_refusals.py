@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from edgekd.errors import EdgeKDError, IntegrityError, MachineError
 from edgekd.preprocess.device import CudaDevice
 from edgekd.runtime import find_obstacle, load
 from edgekd.runtime import tensorrt as tensorrt_engine
+from edgekd.runtime.facts import format_rebuild
 from edgekd.runtime.onnx_probe import build_probe
 from edgekd.runtime.tensorrt_library import describe_platform
 from edgekd.specs import PreprocessSpec
@@ -68,7 +70,10 @@ def check_refused(
     with pytest.raises((MachineError, IntegrityError), match=message) as caught:
         load(bundle, record.target, record.precision_asked, **where)
     assert opened == []
-    command = f"edgekd export {bundle.path} --target {record.target} --precision {record.precision_asked}"
+    # A device that is not there is no reason to make the same build anew.
+    others = {"onnx": "openvino", "openvino": "onnx"}
+    target = others[record.target] if "another engine" in str(caught.value) else record.target
+    command = f"edgekd export {bundle.path} --target {target} --precision {record.precision_asked}"
     assert command in str(caught.value)
     return caught.value
 
@@ -203,6 +208,43 @@ def test_tensorrt_build_for_another_gpu_library_or_driver(
     assert re.search(message, str(obstacle))
     error = check_refused(build, bundle, message, monkeypatch)
     assert (error.exit_code, str(error)) == (3, obstacle)
+
+
+@pytest.mark.parametrize(
+    ("target", "precision", "other"),
+    [
+        ("openvino", "fp32", ["onnx", "--precision", "fp32"]),
+        ("openvino", "bf16", ["onnx", "--precision", "fp32"]),
+        ("onnx", "int8", ["openvino", "--precision", "int8"]),
+    ],
+)
+def test_another_engine_is_another_and_paths_are_quoted(
+    new_student: Callable[..., Bundle], tmp_path: Path, target: str, precision: str, other: list[str]
+) -> None:
+    pytest.importorskip({"onnx": "onnxruntime", "openvino": "openvino"}[target])
+    bundle = new_student(tmp_path / "a student.edgekd")
+    add_build(bundle, target, {}, precision)
+    with pytest.raises(MachineError) as caught:
+        load(bundle, target, precision, device="NPU.7")
+    command = str(caught.value.action).partition("another engine, as in: ")[2]
+    assert shlex.split(command) == ["edgekd", "export", str(bundle.path), "--target", *other]
+
+
+def test_the_command_that_makes_a_build_anew_is_one_that_a_shell_reads(
+    new_student: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    bundle = new_student(tmp_path / "it's a student.edgekd")
+    words = ["edgekd", "export", str(bundle.path), "--target", "onnx", "--precision", "fp32"]
+    with pytest.raises(MachineError) as caught:
+        find_build(bundle, "onnx")
+    assert shlex.split(str(caught.value.action)) == words
+    build = add_build(bundle, "onnx", ONNX_FACTS)
+    assert shlex.split(format_rebuild(build)) == words
+    (build.path / "build.json").write_text("{")
+    with pytest.raises(IntegrityError) as damaged:
+        find_build(bundle, "onnx")
+    assert shlex.quote(str(build.path)) in str(damaged.value.action)
+    assert str(damaged.value.action).endswith(shlex.join(words))
 
 
 def test_the_command_line_ends_with_3_and_the_command(

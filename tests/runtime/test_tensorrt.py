@@ -15,6 +15,7 @@ from fake_cuda import FakeDriver
 from fake_tensorrt import FakeTensorRt
 from kernel_shim import compile_kernel
 
+from edgekd.benchmarks.certificate import _pick_engine_facts
 from edgekd.bundle import Bundle, find_build, write_build
 from edgekd.errors import IntegrityError, MachineError, SegmenterFault, UsageError
 from edgekd.preprocess import preprocess_frames
@@ -185,6 +186,18 @@ def test_facts_name_gpu_library_and_module(write_engine: WriteBuild) -> None:
     assert facts["preprocess_module"]["file"] == "preprocess.sm_86.cubin"
 
 
+def test_facts_are_what_a_certificate_is_bound_to(write_engine: WriteBuild) -> None:
+    with load(write_engine(), "tensorrt-rtx") as segmenter:
+        bound = _pick_engine_facts(segmenter.engine.facts())
+    assert bound == {
+        "engine": "tensorrt-rtx",
+        "version": "9.9.9",
+        "device": "GPU",
+        "device_name": "RTX 3060",
+        "precision_effective": "fp32",
+    }
+
+
 def test_failed_inference_faults_until_reloaded(write_engine: WriteBuild, library: FakeTensorRt) -> None:
     library.fails = True
     with load(write_engine(), "tensorrt-rtx") as segmenter:
@@ -192,6 +205,55 @@ def test_failed_inference_faults_until_reloaded(write_engine: WriteBuild, librar
             segmenter.segment(draw_frames())
         with pytest.raises(SegmenterFault, match="earlier call"):
             segmenter.segment(draw_frames())
+
+
+@pytest.fixture
+def broken_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was compiled cannot be had back, as after a fault on the GPU."""
+
+    def fail(self: object) -> bytes:
+        raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(fake_tensorrt.FakeRuntimeCache, "serialize", fail)
+
+
+@pytest.mark.usefixtures("broken_cache")
+def test_closing_masks_no_earlier_error(
+    write_engine: WriteBuild, library: FakeTensorRt, driver: FakeDriver, tmp_path: Path
+) -> None:
+    bundle, cache = write_engine(), tmp_path / "cache"
+    library.fails = True
+    with (
+        pytest.raises(SegmenterFault, match="out of memory"),
+        load(bundle, "tensorrt-rtx", cache=cache) as segmenter,
+    ):
+        segmenter.segment(draw_frames())
+    segmenter = load(bundle, "tensorrt-rtx", cache=cache)
+    with pytest.raises(SegmenterFault, match="out of memory"):
+        segmenter.segment(draw_frames())
+    segmenter.close()
+    with pytest.raises(KeyError, match="the caller's"), load(bundle, "tensorrt-rtx", cache=cache):
+        raise KeyError("the caller's")
+    assert (driver.depth, driver.retained, driver.allocations) == (0, 0, [])
+
+
+@pytest.mark.usefixtures("broken_cache")
+def test_closing_tells_its_own_error_where_there_is_no_other(
+    write_engine: WriteBuild, driver: FakeDriver, tmp_path: Path
+) -> None:
+    segmenter = load(write_engine(), "tensorrt-rtx", cache=tmp_path / "cache")
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        segmenter.close()
+    assert (driver.depth, driver.retained, driver.allocations) == (0, 0, [])
+
+
+@pytest.mark.usefixtures("broken_cache")
+def test_a_failed_start_tells_its_own_reason(
+    write_engine: WriteBuild, driver: FakeDriver, tmp_path: Path
+) -> None:
+    with pytest.raises(IntegrityError, match="another precision"):
+        load(write_engine(half=True), "tensorrt-rtx", cache=tmp_path / "cache")
+    assert (driver.depth, driver.retained, driver.allocations) == (0, 0, [])
 
 
 @pytest.mark.parametrize(
