@@ -88,9 +88,9 @@ class Build:
 
     @property
     def name(self) -> str:
-        """``<target>-<precision>-<device>``, the folder's name; a draft's is hidden and another one."""
-        record = self.record
-        return name_build(record.target, record.precision_asked, record.device)
+        """``<target>-<precision>-<device>``, the folder's name; for a draft the one it is to have."""
+        name = self.path.name
+        return name[1:].rsplit(".", 2)[0] if name.startswith(".") else name
 
     def resolve_file(self, name: str) -> Path:
         """Return the path of a file after checking its sha256.
@@ -255,15 +255,16 @@ def _list_folders(bundle: Bundle, target: str | None, precision: str | None) -> 
 
 
 def _read_build(bundle: Bundle, folder: Path) -> Build:
-    build = Build(_read_record(bundle, folder), folder)
-    if build.name != folder.name:
+    record = _read_record(bundle, folder)
+    name = name_build(record.target, record.precision_asked, record.device)
+    if name != folder.name:
         raise IntegrityError(
             f"the folder {folder} holds the record of another build",
-            received=build.name,
+            received=name,
             expected=folder.name,
             action=_explain_removal(bundle, folder),
         )
-    return build
+    return Build(record, folder)
 
 
 def _read_record(bundle: Bundle, folder: Path) -> BuildRecord:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.bundle import Build, Bundle, find_build, list_builds, write_build
+from edgekd.bundle import Build, Bundle, draft_build, find_build, install_build, list_builds, write_build
 from edgekd.bundle.files import write_sealed_bytes
 from edgekd.errors import IntegrityError, MachineError, UsageError
 
@@ -136,6 +136,21 @@ def test_a_folder_without_a_build_is_named_where_all_are_asked_for(bundle: Bundl
     folder.mkdir()
     with pytest.raises(IntegrityError, match=rf"Next: remove the folder {folder}, which holds no build"):
         list_builds(bundle)
+
+
+def test_a_draft_goes_by_the_name_that_it_is_to_have(bundle: Bundle) -> None:
+    facts = {"target": "onnx", "precision_asked": "fp32", "precision_effective": "fp32", "facts": {}}
+    with draft_build(bundle, **facts, device="GPU.1", files={"core.onnx": b"graph"}) as draft:
+        assert (draft.name, list_builds(bundle)) == ("onnx-fp32-gpu.1", [])
+        assert draft.path.parent == bundle.path / "builds"
+        asked = draft.record.model_copy(update={"device": "no:name"})
+        assert dataclasses.replace(draft, record=asked).name == "onnx-fp32-gpu.1"
+        build = install_build(bundle, draft, status="run")
+    assert list_builds(bundle) == [build]
+    assert (build.name, build.record.status) == ("onnx-fp32-gpu.1", "run")
+    with draft_build(bundle, **facts, device="GPU.1", files={}):
+        pass
+    assert list_builds(bundle) == [build]
 
 
 def test_a_build_under_another_name_is_refused(bundle: Bundle) -> None:
