@@ -11,7 +11,7 @@ from typing import Any
 
 from edgekd.atomic import write_json_atomic, write_text_atomic
 from edgekd.benchmarks.suites.distillation.chart import draw_gains
-from edgekd.benchmarks.suites.distillation.gains import Gain, adjust_holm, estimate_gains
+from edgekd.benchmarks.suites.distillation.gains import Gain, adjust_holm, describe_scope, estimate_gains
 from edgekd.benchmarks.suites.distillation.plan import DEFAULT_METHOD
 from edgekd.benchmarks.suites.distillation.results import Results, average
 from edgekd.metrics import METRICS
@@ -33,13 +33,15 @@ def write_report(results: Results, out: Path) -> str:
         rows = _estimate_rows(results)
         gains = {"mean": _to_dict(total), **{f"{s}, {n}": _to_dict(gain) for (s, n), gain in rows.items()}}
         parts += [f"**{describe_verdict(total)}**\n", format_markdown(_build_table(results, rows, total))]
-        draw_gains(out / "gains.png", {**{f"{s}, {n}": gain for (s, n), gain in rows.items()}, "mean": total})
+        named = {**{f"{s}, {n}": gain for (s, n), gain in rows.items()}, "mean": total}
+        parts.append(_describe_single_seeds(named))
+        draw_gains(out / "gains.png", named)
         parts.append("![gains](gains.png)\n")
     parts.append(format_markdown(_build_scores(results)))
     if len(results.plan.methods) > 1:
         methods = _estimate_methods(results)
         gains["methods, validation"] = {name: _to_dict(gain) for name, gain in methods.items()}
-        parts.append(format_markdown(_build_ablation(results, methods)))
+        parts += [format_markdown(_build_ablation(results, methods)), _describe_single_seeds(methods)]
     longer = results.list_longer_pairs()
     if longer:
         gain = estimate_gains(longer)
@@ -79,7 +81,8 @@ def _describe_experiment(results: Results) -> str:
         f"{environment['cores']} cores ({environment['machine']}), Python {environment['python']}, "
         f"{libraries}. "
         "Student and control share initial weights, order of the data, augmentation, steps and learning "
-        "rates. Gains are student − control in percentage points with a 95 % interval over cases and seeds.\n"
+        "rates. Gains are student − control in percentage points with a 95 % interval over cases and, of "
+        "what has several, seeds.\n"
     )
 
 
@@ -147,10 +150,19 @@ def _build_ablation(results: Results, methods: Mapping[str, Mapping[str, Gain]])
     return Table("Methods on the validation split, gain over the control", columns, rows)
 
 
+def _describe_single_seeds(gains: Mapping[str, Mapping[str, Gain]]) -> str:
+    """Return a line for the gains whose intervals do not hold for other seeds, "" where all do."""
+    single = [label for label, gain in gains.items() if gain["dice"].num_seeds == 1]
+    if not single:
+        return ""
+    return f"One seed only, so that the interval is about cases alone: {'; '.join(single)}.\n"
+
+
 def _describe_longer(dice: Gain) -> str:
     enough = "long enough" if 100 * dice.delta < LONGER_LIMIT else "too short"
     return (
-        f"Twice the steps change the control's validation Dice by {_format_gain(dice)} points: "
+        f"Twice the steps change the control's validation Dice by {_format_gain(dice)} points "
+        f"(interval over {describe_scope([dice])}): "
         f"by the limit of {LONGER_LIMIT} the budget is {enough}.\n"
     )
 

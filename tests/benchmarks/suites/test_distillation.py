@@ -100,6 +100,9 @@ def test_from_plan_to_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     text = write_report(results, tmp_path)
     for heading in ("Gain on the test split", "Methods on the validation split", "Twice the steps"):
         assert heading in text
+    assert "the interval is about cases alone: phantom, tiny; mean." in text
+    assert "the interval is about cases alone: default; cwd." in text
+    assert "(interval over cases alone, as of one seed)" in text
     assert (tmp_path / "gains.png").stat().st_size > 10_000
     gains = json.loads((tmp_path / "gains.json").read_text())
     assert gains["mean"]["dice"]["low"] <= gains["mean"]["dice"]["delta"] <= gains["mean"]["dice"]["high"]
@@ -135,5 +138,5 @@ def test_a_set_that_is_not_here_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     [(0.001, 0.02, "helped"), (-0.01, 0.02, "not shown to help"), (-0.02, -0.001, "did harm")],
 )
 def test_the_verdict_is_plain(low: float, high: float, expected: str) -> None:
-    dice = Gain((low + high) / 2, low, high, low, 0.5)
+    dice = Gain((low + high) / 2, low, high, low, 0.5, 3)
     assert expected in describe_verdict({"dice": dice})

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekd.benchmarks.suites.distillation.gains import Pair, adjust_holm, build_pair, estimate_gains
+from edgekd.benchmarks.suites.distillation.gains import (
+    Pair,
+    adjust_holm,
+    build_pair,
+    describe_scope,
+    estimate_gains,
+)
 from edgekd.errors import InputError
 
 PIXELS = 1000
@@ -66,6 +72,38 @@ def test_a_planted_gain_is_found_and_no_gain_is_seldom_claimed() -> None:
     claims = [estimate_gains(build_pairs(seed, 0.0), num_resamples=300)["dice"] for seed in range(100, 180)]
     wrong = sum(gain.low > 0 or gain.high < 0 for gain in claims)
     assert wrong <= 8  # of 80 at the level of 5 percent
+
+
+def draw_runs(rng: np.random.Generator, *, seeds: int) -> list[Pair]:
+    """Return runs of four structures that gain nothing on average, alike in all cases: seeds differ."""
+    pairs: list[Pair] = []
+    for student in range(4):
+        for run in range(seeds):
+            counts = [draw_counts(rng, np.full(3, hits)) for hits in (100, 100 + round(rng.normal(0, 20)))]
+            pairs.append(build_pair("set", str(student), run, ["a", "b", "c"], counts[0], counts[1]))
+    return pairs
+
+
+def test_the_interval_over_seeds_covers_what_it_should() -> None:
+    rng = np.random.default_rng(0)
+    gains = [estimate_gains(draw_runs(rng, seeds=3), num_resamples=200)["acc"] for _ in range(200)]
+    # Three of three seeds drawn, the variance a third too little, covered 0.88 of them.
+    assert np.mean([gain.low <= 0 <= gain.high for gain in gains]) > 0.91
+    assert {gain.num_seeds for gain in gains} == {3}
+
+
+def test_of_one_seed_the_interval_is_about_cases_alone() -> None:
+    gain = estimate_gains(draw_runs(np.random.default_rng(0), seeds=1), num_resamples=50)["acc"]
+    assert gain.low == gain.delta == gain.high
+    assert describe_scope([gain]) == "cases alone, as of one seed"
+
+
+def test_the_fewest_seeds_of_a_place_count() -> None:
+    pairs = draw_runs(np.random.default_rng(0), seeds=3)
+    whole, part = (estimate_gains(some, num_resamples=50)["acc"] for some in (pairs, pairs[:-2]))
+    assert (whole.num_seeds, part.num_seeds) == (3, 1)
+    assert describe_scope([whole]) == "cases and seeds"
+    assert describe_scope([whole, part]) == "cases, and seeds where there are several"
 
 
 def test_runs_that_were_judged_by_other_masks_are_refused() -> None:
