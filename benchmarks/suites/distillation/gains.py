@@ -53,7 +53,8 @@ class Gain:
         delta: on all cases and seeds.
         low, high: two-sided 95 % interval.
         lower: one-sided lower 95 % bound.
-        p_value: two-sided: twice the smaller part of resamples on one side of 0, at least 2 / resamples.
+        p_value: two-sided: twice the smaller part of resamples on one side of 0, at least 2 / resamples;
+            None where runs of the plan are missing.
         num_seeds: the fewest seeds of a set and structure; 1 leaves an interval that is about cases alone.
     """
 
@@ -61,7 +62,7 @@ class Gain:
     low: float
     high: float
     lower: float
-    p_value: float
+    p_value: float | None
     num_seeds: int
 
 
@@ -141,12 +142,18 @@ def describe_scope(gains: Iterable[Gain]) -> str:
     )
 
 
-def adjust_holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Return the p-values adjusted for the number of methods tried (Holm, Scand. J. Statist. 1979)."""
+def adjust_holm(p_values: Mapping[str, float], num_methods: int) -> dict[str, float]:
+    """Return the p-values adjusted for the number of methods (Holm, Scand. J. Statist. 1979).
+
+    Args:
+        p_values: of the methods that have one.
+        num_methods: all that are tried. Those without a p-value yet count as if theirs were the largest,
+            so that no value here can rise when they get one.
+    """
     adjusted: dict[str, float] = {}
     highest = 0.0
     for rank, name in enumerate(sorted(p_values, key=lambda key: p_values[key])):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[name]))
+        highest = max(highest, min(1.0, (num_methods - rank) * p_values[name]))
         adjusted[name] = highest
     return {name: adjusted[name] for name in p_values}
 

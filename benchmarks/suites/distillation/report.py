@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from edgekd.benchmarks.suites.distillation.results import Results, average
 from edgekd.metrics import METRICS
 from edgekd.tables import Table, format_count, format_markdown
 
+NONE = "–"
 NAMES = {"acc": "Acc", "miou": "mIoU", "dice": "Dice", "kappa": "kappa"}
 # Percentage points of Liu et al. 2023 (doi 10.1007/978-3-031-51455-5_21), mean over its sets and structures.
 PAPER = {"acc": 0.18, "miou": 1.25, "dice": 1.62, "kappa": 0.79}
@@ -41,6 +42,7 @@ def write_report(results: Results, out: Path) -> str:
     if len(results.plan.methods) > 1:
         methods = _estimate_methods(results)
         gains["methods, validation"] = {name: _to_dict(gain) for name, gain in methods.items()}
+        gains["methods, p of Dice (Holm)"] = _adjust_p_values(results, methods)
         parts += [format_markdown(_build_ablation(results, methods)), _describe_single_seeds(methods)]
     longer = results.list_longer_pairs()
     if longer:
@@ -125,26 +127,41 @@ def _format_network(set_name: str, label: str, runs: Sequence[Mapping[str, Any]]
 
 
 def _estimate_methods(results: Results) -> dict[str, dict[str, Gain]]:
+    """Return the gains of each method with any finished run, without a p-value where runs are missing."""
     estimated: dict[str, dict[str, Gain]] = {}
     for method in results.plan.methods:
         pairs = results.list_pairs(method, "val")
         if pairs:
-            estimated[method] = estimate_gains(pairs)
+            gains = estimate_gains(pairs)
+            is_complete = len(pairs) == results.plan.num_runs
+            estimated[method] = gains if is_complete else _drop_p_values(gains)
     return estimated
 
 
+def _drop_p_values(gains: Mapping[str, Gain]) -> dict[str, Gain]:
+    return {metric: replace(gain, p_value=None) for metric, gain in gains.items()}
+
+
+def _adjust_p_values(results: Results, methods: Mapping[str, Mapping[str, Gain]]) -> dict[str, float]:
+    """Return the p-value of Dice of each finished method, adjusted for every method of the plan."""
+    known = {name: gain["dice"].p_value for name, gain in methods.items()}
+    finished = {name: value for name, value in known.items() if value is not None}
+    return adjust_holm(finished, len(results.plan.methods))
+
+
 def _build_ablation(results: Results, methods: Mapping[str, Mapping[str, Gain]]) -> Table:
-    adjusted = adjust_holm({name: gain["dice"].p_value for name, gain in methods.items()})
-    order = sorted(methods, key=lambda name: -methods[name]["dice"].delta)
+    adjusted = _adjust_p_values(results, methods)
+    begun = sorted(methods, key=lambda name: -methods[name]["dice"].delta)
+    waiting = [name for name in results.plan.methods if name not in methods]
     rows = tuple(
         (
             name,
             json.dumps(results.plan.methods[name]),
-            *(_format_gain(methods[name][metric]) for metric in METRICS),
-            str(len(results.list_pairs(name, "val"))),
-            f"{adjusted[name]:.3f}",
+            *(_format_gain(methods[name][metric]) if name in methods else NONE for metric in METRICS),
+            f"{len(results.list_pairs(name, 'val'))} of {results.plan.num_runs}",
+            f"{adjusted[name]:.3f}" if name in adjusted else NONE,
         )
-        for name in order
+        for name in (*begun, *waiting)
     )
     columns = ("method", "changes", *NAMES.values(), "runs", "p of Dice (Holm)")
     return Table("Methods on the validation split, gain over the control", columns, rows)
@@ -172,7 +189,7 @@ def _format_gain(gain: Gain) -> str:
 
 
 def _format_percent(value: float) -> str:
-    return "–" if math.isnan(value) else f"{100 * value:.2f}"
+    return NONE if math.isnan(value) else f"{100 * value:.2f}"
 
 
 def _to_dict(gains: Mapping[str, Gain]) -> dict[str, Any]:

@@ -117,6 +117,17 @@ def test_runs_that_were_judged_by_other_masks_are_refused() -> None:
 
 def test_holm_by_hand() -> None:
     # 4 · 0.005; 3 · 0.01; 2 · 0.03; then 0.04, which may not fall below the one before.
-    adjusted = adjust_holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
+    adjusted = adjust_holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}, 4)
     assert adjusted == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
-    assert adjust_holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+    assert adjust_holm({"a": 0.9, "b": 0.8}, 2) == {"a": 1.0, "b": 1.0}
+
+
+def test_methods_that_have_not_finished_count_too() -> None:
+    assert adjust_holm({"a": 0.01, "b": 0.02}, 10) == pytest.approx({"a": 0.1, "b": 0.18})
+    # Whatever the others turn out to be, no value rises.
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        everything = {str(index): float(value) for index, value in enumerate(rng.uniform(0, 0.2, 6))}
+        early = adjust_holm({name: everything[name] for name in "024"}, 6)
+        late = adjust_holm(everything, 6)
+        assert all(late[name] <= early[name] + 1e-12 for name in early)
