@@ -17,6 +17,8 @@ from edgekd.benchmarks.suites.distillation.results import Results, average
 from edgekd.metrics import METRICS
 from edgekd.tables import Table, format_count, format_markdown
 
+PICTURE = "gains.png"
+SPLITS = {"val": "validation", "test": "test"}
 NONE = "–"
 NAMES = {"acc": "Acc", "miou": "mIoU", "dice": "Dice", "kappa": "kappa"}
 # Percentage points of Liu et al. 2023 (doi 10.1007/978-3-031-51455-5_21), mean over its sets and structures.
@@ -25,25 +27,18 @@ LONGER_LIMIT = 0.3  # points of validation Dice that twice the steps may add bef
 
 
 def write_report(results: Results, out: Path) -> str:
-    """Write ``report.md``, ``gains.json`` and ``gains.png`` to ``out``; return the Markdown."""
-    pairs = results.list_pairs(DEFAULT_METHOD, "test")
+    """Write ``report.md``, ``gains.json`` and, of one method, ``gains.png`` to ``out``; return the Markdown.
+
+    A plan of several methods, an ablation, is reported on the validation split alone: a method chosen by the
+    test split would have none left to be judged by.
+    """
+    is_ablation = len(results.plan.methods) > 1
     parts = ["# Does distillation help?\n", _describe_experiment(results)]
-    gains: dict[str, Any] = {}
-    if pairs:
-        total = estimate_gains(pairs)
-        rows = _estimate_rows(results)
-        gains = {"mean": _to_dict(total), **{f"{s}, {n}": _to_dict(gain) for (s, n), gain in rows.items()}}
-        parts += [f"**{describe_verdict(total)}**\n", format_markdown(_build_table(results, rows, total))]
-        named = {**{f"{s}, {n}": gain for (s, n), gain in rows.items()}, "mean": total}
-        parts.append(_describe_single_seeds(named))
-        draw_gains(out / "gains.png", named)
-        parts.append("![gains](gains.png)\n")
-    parts.append(format_markdown(_build_scores(results)))
-    if len(results.plan.methods) > 1:
-        methods = _estimate_methods(results)
-        gains["methods, validation"] = {name: _to_dict(gain) for name, gain in methods.items()}
-        gains["methods, p of Dice (Holm)"] = _adjust_p_values(results, methods)
-        parts += [format_markdown(_build_ablation(results, methods)), _describe_single_seeds(methods)]
+    text, gains = _report_methods(results) if is_ablation else _report_test(results, out)
+    parts += [*text, format_markdown(_build_scores(results, "val" if is_ablation else "test"))]
+    if is_ablation:
+        # Of an earlier report, whose picture showed the test split.
+        (out / PICTURE).unlink(missing_ok=True)
     longer = results.list_longer_pairs()
     if longer:
         gain = estimate_gains(longer)
@@ -51,10 +46,10 @@ def write_report(results: Results, out: Path) -> str:
         parts.append(_describe_longer(gain["dice"]))
     if results.missing:
         parts.append(f"Not run yet: {', '.join(results.missing)}.\n")
-    text = "\n".join(parts)
-    write_text_atomic(out / "report.md", text)
+    whole = "\n".join(parts)
+    write_text_atomic(out / "report.md", whole)
     write_json_atomic(out / "gains.json", gains)
-    return text
+    return whole
 
 
 def describe_verdict(total: Mapping[str, Gain]) -> str:
@@ -88,6 +83,33 @@ def _describe_experiment(results: Results) -> str:
     )
 
 
+def _report_test(results: Results, out: Path) -> tuple[list[str], dict[str, Any]]:
+    """Return the text and the gains of the one method on the test split, and draw them."""
+    pairs = results.list_pairs(DEFAULT_METHOD, "test")
+    if not pairs:
+        return [], {}
+    total, rows = estimate_gains(pairs), _estimate_rows(results)
+    named = {**{f"{s}, {n}": gain for (s, n), gain in rows.items()}, "mean": total}
+    draw_gains(out / PICTURE, named)
+    parts = [
+        f"**{describe_verdict(total)}**\n",
+        format_markdown(_build_table(results, rows, total)),
+        _describe_single_seeds(named),
+        f"![gains]({PICTURE})\n",
+    ]
+    return parts, {"mean": _to_dict(total)} | {label: _to_dict(gain) for label, gain in named.items()}
+
+
+def _report_methods(results: Results) -> tuple[list[str], dict[str, Any]]:
+    """Return the text and the gains of several methods on the validation split."""
+    methods = _estimate_methods(results)
+    gains = {
+        "methods, validation": {name: _to_dict(gain) for name, gain in methods.items()},
+        "methods, p of Dice (Holm)": _adjust_p_values(results, methods),
+    }
+    return [format_markdown(_build_ablation(results, methods)), _describe_single_seeds(methods)], gains
+
+
 def _estimate_rows(results: Results) -> dict[tuple[str, str], dict[str, Gain]]:
     pairs = results.list_pairs(DEFAULT_METHOD, "test")
     keys = dict.fromkeys((pair.set, pair.student) for pair in pairs)
@@ -106,24 +128,29 @@ def _build_table(
     return Table("Gain on the test split", ("set", "student", *NAMES.values()), tuple(lines))
 
 
-def _build_scores(results: Results) -> Table:
+def _build_scores(results: Results, split: str) -> Table:
     rows: list[tuple[str, ...]] = []
     for set_name in results.plan.sets:
         teachers = results.find_network(set_name, "teacher")
-        rows.append(_format_network(set_name, "teacher", teachers))
+        rows.append(_format_network(set_name, "teacher", teachers, split))
         for student in results.plan.students:
             for role in ("control", "student"):
                 runs = results.find_network(set_name, role, student.label)
-                rows.append(_format_network(set_name, f"{role} {student.label}", runs))
-    columns = ("set", "network", *NAMES.values(), "Dice on val", "parameters", "MACs", "runs")
-    return Table("Scores on the test split, mean over seeds, percent", columns, tuple(rows))
+                rows.append(_format_network(set_name, f"{role} {student.label}", runs, split))
+    beside = ("Dice on val",) if split == "test" else ()
+    columns = ("set", "network", *NAMES.values(), *beside, "parameters", "MACs", "runs")
+    title = f"Scores on the {SPLITS[split]} split, mean over seeds, percent"
+    return Table(title, columns, tuple(rows))
 
 
-def _format_network(set_name: str, label: str, runs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    scores = [_format_percent(average(runs, "test", metric)) for metric in METRICS]
+def _format_network(
+    set_name: str, label: str, runs: Sequence[Mapping[str, Any]], split: str
+) -> tuple[str, ...]:
+    scores = [_format_percent(average(runs, split, metric)) for metric in METRICS]
+    beside = (_format_percent(average(runs, "val", "dice")),) if split == "test" else ()
     model = runs[0]["model"] if runs else {"parameters": None, "macs": None}
     size = (format_count(model["parameters"]), format_count(model["macs"]))
-    return (set_name, label, *scores, _format_percent(average(runs, "val", "dice")), *size, str(len(runs)))
+    return (set_name, label, *scores, *beside, *size, str(len(runs)))
 
 
 def _estimate_methods(results: Results) -> dict[str, dict[str, Gain]]:
