@@ -47,8 +47,9 @@ def run_cell(plan: Plan, cell: Cell, out: Path, *, threads: int = 1) -> Path:
     if cell.kind == "student":
         config = build_config(DistillConfig, _list_values(plan, cell, out, unlabelled))
         with_control = cell.method == DEFAULT_METHOD
+        cache = out / ANSWERS if config.store_answers else None
         record = distill(
-            config, data, folder, control=with_control, resume=resume, cache=out / ANSWERS, quiet=True
+            config, data, folder, control=with_control, resume=resume, cache=cache, quiet=True
         ).record
     else:
         config = build_config(TrainConfig, _list_values(plan, cell, out, None))
