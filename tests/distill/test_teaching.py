@@ -234,6 +234,18 @@ def test_options_with_an_effect_and_defaults_are_taken(changes: dict[str, Any], 
     assert make_plan(build_distill_config(**changes), control=False, cache=cache).taps == ()
 
 
+def test_a_shallower_teacher_takes_its_own_sizes_and_is_tapped_where_the_name_says() -> None:
+    config = build_distill_config(
+        teacher="dynunet",
+        teacher_options={"width": 3, "levels": 4},
+        image_size=48,  # no multiple of 32, which six levels would need
+        losses="fitnet:1",
+        taps="enc8,dec4",
+    )
+    # The student's width 2 and the teacher's 3, eight and four times.
+    assert make_plan(config, control=False).tap_channels == {"enc8": (16, 24), "dec4": (8, 12)}
+
+
 class Columns(nn.Module):
     """Logits (0, image + column number): a network that tells left from right."""
 
