@@ -41,7 +41,7 @@ class LossInputs:
         logits: (N, K, h, w) of the network that learns.
         truth: (N, h, w) int64 class ids, or IGNORE.
         answer: the teacher's; None for a network that nobody teaches.
-        weight: (N, h, w) float32, how much each pixel counts beside the teacher.
+        weight: (N, h, w) float32, how much each pixel counts in the losses on the teacher's logits.
         features: tap → (N, C, h', w') of the network that learns.
         projected: the same after the projectors, with the teacher's channels.
         temperature: of ``kl`` and ``zkl``.
