@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgekd.data import LoadedCases
-from edgekd.distill.predict import pick_masks, predict_logits
+from edgekd.distill.predict import predict_masks
 from edgekd.metrics import METRICS, count_confusions, score_sums, summarise_cases
 from edgekd.stats import MAX_UNDEFINED_PART, MIN_GROUPS, draw_weights, sum_groups
 
@@ -48,7 +48,7 @@ def estimate_gain(
 def _score_resamples(
     network: nn.Module, cases: LoadedCases, num_classes: int, weights: NDArray[np.float64]
 ) -> Mapping[str, NDArray[np.float64]]:
-    masks = pick_masks(predict_logits(network, cases.images))
+    masks = predict_masks(network, cases.images)
     sums = summarise_cases(count_confusions(cases.truths, masks, num_classes))
     return score_sums(weights @ sum_groups(sums, cases.groups), num_classes)
 

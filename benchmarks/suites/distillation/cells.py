@@ -18,8 +18,7 @@ from edgekd.distill import (
     RunRecord,
     distill,
     load_trained_model,
-    pick_masks,
-    predict_logits,
+    predict_masks,
     train,
 )
 from edgekd.distill.inputs import Inputs, load_inputs
@@ -123,7 +122,7 @@ def _count_cases(folder: Path, role: str, inputs: Inputs, num_classes: int) -> M
     counts: dict[str, Any] = {}
     for split in JUDGED:
         cases = inputs.splits[split]
-        masks = pick_masks(predict_logits(trained.network, cases.images))
+        masks = predict_masks(trained.network, cases.images)
         matrices = count_confusions(cases.truths, masks, num_classes)
         counts[split] = matrices.reshape(len(matrices), -1).tolist()
     return counts
