@@ -1,4 +1,4 @@
-"""Reading cases into arrays through the preprocessing truth, with an optional cache on disk."""
+"""Reading cases into arrays through the preprocessing truth."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.data.cache import CaseCache, PreparedCase, hash_contents
 from edgekd.data.cases import Case
 from edgekd.data.readers import read_image, read_mask
 from edgekd.errors import InputError
@@ -40,12 +39,7 @@ class LoadedCases:
 
 
 def load_cases(
-    cases: Sequence[Case],
-    spec: PreprocessSpec,
-    classes: ClassSpec,
-    *,
-    cache: Path | None = None,
-    quiet: bool = False,
+    cases: Sequence[Case], spec: PreprocessSpec, classes: ClassSpec, *, quiet: bool = False
 ) -> LoadedCases:
     """Return the tensors and truths of ``cases``, each frame read and resized once.
 
@@ -53,23 +47,20 @@ def load_cases(
         cases: at least one.
         spec: how a frame becomes a tensor.
         classes: the classes that masks may hold.
-        cache: folder for prepared cases, keyed by the files' content and the spec; None keeps none.
         quiet: show no progress bar.
 
     Raises:
         InputError: no case, or a file that cannot be used; it is named.
-        MachineError: the disk is full while the cache is written.
     """
     if not cases:
         raise InputError("there is no case to load", expected="at least one")
-    store = None if cache is None else CaseCache(cache, spec, classes)
     images = np.empty((len(cases), spec.channels, spec.height, spec.width), np.float32)
     truths = np.empty((len(cases), spec.height, spec.width), np.uint8)
     shapes: list[tuple[int, int]] = []
     for index, case in enumerate(track(cases, "reading cases", quiet=quiet)):
-        prepared = _prepare_through(store, case, spec, classes)
-        images[index], truths[index] = prepared.image, prepared.truth
-        shapes.append(prepared.frame_shape)
+        frame, truth = read_case(case, spec, classes)
+        images[index], truths[index] = preprocess_frame(frame, spec), prepare_truth(truth, spec)
+        shapes.append((frame.shape[0], frame.shape[1]))
     names = tuple(case.name for case in cases)
     return LoadedCases(images, truths, names, tuple(case.group_or_name for case in cases), tuple(shapes))
 
@@ -108,26 +99,6 @@ def read_case(case: Case, spec: PreprocessSpec, classes: ClassSpec) -> tuple[NDA
     return frame, read_mask(case.masks, classes.count, (frame.shape[0], frame.shape[1]))
 
 
-def _prepare_through(
-    store: CaseCache | None, case: Case, spec: PreprocessSpec, classes: ClassSpec
-) -> PreparedCase:
-    if store is None:
-        return _prepare(case, spec, classes)
-    content_hash = hash_contents(case)
-    prepared = store.read(content_hash)
-    if prepared is None:
-        prepared = _prepare(case, spec, classes)
-        store.write(content_hash, prepared)
-    return prepared
-
-
-def _prepare(case: Case, spec: PreprocessSpec, classes: ClassSpec) -> PreparedCase:
-    frame, truth = read_case(case, spec, classes)
-    return PreparedCase(
-        preprocess_frame(frame, spec), prepare_truth(truth, spec), (frame.shape[0], frame.shape[1])
-    )
-
-
 def _build_dtype_error(path: Path, found: str, promised: str) -> InputError:
     bits = {"uint8": 8, "uint16": 16}
     return InputError(
@@ -139,6 +110,21 @@ def _build_dtype_error(path: Path, found: str, promised: str) -> InputError:
 
 
 def hash_cases(cases: Sequence[Case]) -> str:
-    """Return the sha256 (hex) of the names and file contents of ``cases``, whatever their order and place."""
-    lines = sorted(f"{case.name}\0{hash_contents(case)}" for case in cases)
+    """Return the sha256 (hex) of the names and file contents of ``cases``, whatever their order and place.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    lines = sorted(f"{case.name}\0{_hash_contents(case)}" for case in cases)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _hash_contents(case: Case) -> str:
+    """Return the sha256 (hex) over the image and mask files of a case, in order."""
+    digest = hashlib.sha256()
+    for path in (case.image, *case.masks):
+        try:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        except OSError as error:
+            raise InputError(f"{path} cannot be read", received=error.strerror) from error
+    return digest.hexdigest()

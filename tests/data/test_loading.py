@@ -1,8 +1,7 @@
-"""Cases become tensors through the preprocessing truth; the cache never changes what is loaded."""
+"""Cases become tensors through the preprocessing truth."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 from PIL import Image
 
 from edgekd.data import Case, find_cases, hash_cases, load_cases, read_case, read_frame
-from edgekd.data import loading as loading_module
 from edgekd.errors import InputError
 from edgekd.preprocess.reference import prepare_truth, preprocess_frame
 from edgekd.specs import ClassSpec, CropBox, PreprocessSpec
@@ -45,115 +43,6 @@ def test_groups_come_from_the_cases(make_folder: MakeFolder) -> None:
 def test_no_case_is_an_error() -> None:
     with pytest.raises(InputError, match="no case to load"):
         load_cases([], SPEC, CLASSES)
-
-
-@pytest.fixture
-def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The images that were really decoded."""
-    reads: list[Path] = []
-    original = loading_module.read_image
-
-    def count(path: Path):
-        reads.append(path)
-        return original(path)
-
-    monkeypatch.setattr(loading_module, "read_image", count)
-    return reads
-
-
-def test_cache_gives_the_same_arrays_without_reading_again(
-    make_folder: MakeFolder, tmp_path: Path, counted_reads: list[Path]
-) -> None:
-    cases, cache = find_cases(make_folder(3)).cases, tmp_path / "cache"
-    plain = load_cases(cases, SPEC, CLASSES, quiet=True)
-    cold = load_cases(cases, SPEC, CLASSES, cache=cache, quiet=True)
-    assert len(counted_reads) == 6
-    warm = load_cases(cases, SPEC, CLASSES, cache=cache, quiet=True)
-    assert len(counted_reads) == 6
-    for other in (cold, warm):
-        np.testing.assert_array_equal(other.images, plain.images)
-        np.testing.assert_array_equal(other.truths, plain.truths)
-        assert other.frame_shapes == plain.frame_shapes
-
-
-@pytest.mark.parametrize("change", ["image", "mask", "spec", "classes"])
-def test_cache_entry_is_not_used_for_other_content(
-    make_folder: MakeFolder, tmp_path: Path, counted_reads: list[Path], change: str
-) -> None:
-    (case,), cache = find_cases(make_folder(1)).cases, tmp_path / "cache"
-    load_cases([case], SPEC, CLASSES, cache=cache, quiet=True)
-    spec, classes = SPEC, CLASSES
-    if change == "image":
-        Image.fromarray(np.zeros((40, 48), np.uint8)).save(case.image)
-    elif change == "mask":
-        Image.fromarray(np.ones((40, 48), np.uint8)).save(case.masks[0])
-    elif change == "spec":
-        spec = SPEC.model_copy(update={"mean": (0.4,)})
-    else:
-        classes = ClassSpec(names=("background", "a", "b"))
-    cached = load_cases([case], spec, classes, cache=cache, quiet=True)
-    assert len(counted_reads) == 2
-    np.testing.assert_array_equal(cached.images, load_cases([case], spec, classes, quiet=True).images)
-    np.testing.assert_array_equal(cached.truths, load_cases([case], spec, classes, quiet=True).truths)
-
-
-def _damage_by_cutting(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def _damage_by_text(path: Path) -> None:
-    path.write_text("not an archive")
-
-
-def _damage_by_emptying(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def _damage_by_one_bit(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 3] ^= 1
-    path.write_bytes(bytes(data))
-
-
-def _damage_by_shape(path: Path) -> None:
-    np.savez(
-        path, image=np.zeros((1, 2, 2), np.float32), truth=np.zeros((2, 2), np.uint8), frame_shape=[2, 2]
-    )
-
-
-def _damage_by_pickle(path: Path) -> None:
-    np.savez(path, image=np.array([{}], object), truth=np.zeros((16, 24), np.uint8), frame_shape=[2, 2])
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        _damage_by_cutting,
-        _damage_by_text,
-        _damage_by_emptying,
-        _damage_by_one_bit,
-        _damage_by_shape,
-        _damage_by_pickle,
-    ],
-)
-def test_damaged_cache_entry_is_made_again_aloud(
-    make_folder: MakeFolder,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    counted_reads: list[Path],
-    damage: Callable[[Path], None],
-) -> None:
-    cases, cache = find_cases(make_folder(1)).cases, tmp_path / "cache"
-    before = load_cases(cases, SPEC, CLASSES, cache=cache, quiet=True)
-    (entry,) = cache.glob("*.npz")
-    damage(entry)
-    with caplog.at_level(logging.WARNING):
-        after = load_cases(cases, SPEC, CLASSES, cache=cache, quiet=True)
-    assert "is damaged" in caplog.text and entry.name in caplog.text
-    np.testing.assert_array_equal(after.images, before.images)
-    caplog.clear()
-    load_cases(cases, SPEC, CLASSES, cache=cache, quiet=True)
-    assert len(counted_reads) == 2 and not caplog.text
 
 
 def test_16_bit_where_8_was_promised_tells_how_to_go_on(tmp_path: Path) -> None:
