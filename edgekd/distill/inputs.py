@@ -49,19 +49,20 @@ def load_inputs(data: Path, config: FitConfig, *, quiet: bool = False) -> Inputs
     Raises:
         InputError: as ``find_cases``, ``assign_splits``, ``load_cases``, ``load_frames`` and ``read_case``.
         UsageError: a frame without a mask is an image of the validation or test split, or all golden ones
-            would be of the training split.
+            would be images that the student learns from.
     """
     parts = assign_splits(find_cases(data), fractions=config.split.fractions, salt=config.split.salt)
     spec = config.build_preprocess()
     unlabelled, sha256 = None, {name: hash_cases(cases) for name, cases in parts.items()}
-    golden = None
-    if isinstance(config, DistillConfig) and config.golden is not None:
-        trained = {hash_image(case.image) for case in parts["train"]}
-        golden = read_golden_cases(Path(config.golden), spec, config.classes, trained)
     if isinstance(config, DistillConfig) and config.unlabeled is not None:
         unlabelled = load_frames(list_images(Path(config.unlabeled)), spec, quiet=quiet)
         _check_not_judged(unlabelled, [*parts["val"], *parts["test"]], config.unlabeled)
         sha256["unlabelled"] = hashlib.sha256("".join(sorted(unlabelled.sha256)).encode()).hexdigest()
+    golden = None
+    if isinstance(config, DistillConfig) and config.golden is not None:
+        trained = {hash_image(case.image) for case in parts["train"]}
+        trained |= set() if unlabelled is None else set(unlabelled.sha256)
+        golden = read_golden_cases(Path(config.golden), spec, config.classes, trained)
     return Inputs(
         splits={name: load_cases(cases, spec, config.classes, quiet=quiet) for name, cases in parts.items()},
         unlabelled=unlabelled,
