@@ -133,7 +133,9 @@ def data_check(
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="The file that distill will get: its splits and classes are the ones judged."),
+        typer.Option(
+            help="The file that distill will get: its splits, classes, frame_dtype and crop are judged."
+        ),
     ] = None,
     quiet: bool = False,
 ) -> Answer:
@@ -151,6 +153,8 @@ def data_check(
         num_classes=choices.classes.count if classes is None else classes,
         fractions=choices.split.fractions,
         salt=choices.split.salt,
+        frame_dtype=choices.frame_dtype,
+        crop=choices.crop,
         quiet=quiet,
     )
     return show_data_check(report)

@@ -158,7 +158,7 @@ class DistillConfig(FitConfig):
         unlabeled: folder of frames without masks, which the teacher labels for the student in phase 2: as
             many a step as there are frames with masks.
         confidence: on frames without a mask, pixels where the teacher's largest class probability is lower
-            do not count.
+            do not count in the losses on logits.
         store_answers: keep the teacher's answers on disk; needs ``views``, which are the ones kept.
         golden: a data set whose frames the bundle carries as its golden ones, real images then, instead of
             synthetic ultrasound.

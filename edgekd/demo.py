@@ -138,6 +138,7 @@ def _show_demo(
     data = {
         "networks": models,
         "untrained_student": result.record.untrained_test,
+        "gain": result.record.gain,
         "engines": {
             build.name: {"p50_ms": latency_ms.get(build.name), "status": build.record.status}
             for build in builds

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,14 +12,15 @@ import numpy as np
 
 from edgekd.data.cases import Case, Dataset, Scan
 from edgekd.data.duplicates import find_near_duplicates
-from edgekd.data.inspection import UNDECLARED_CLASSES, CaseFacts, Finding, inspect_case
+from edgekd.data.frame_check import report_crop, report_depth
+from edgekd.data.inspection import UNDECLARED_CLASSES, CaseFacts, Finding, inspect_case, list_names
 from edgekd.data.layouts import scan_dataset
 from edgekd.data.splits import DEFAULT_FRACTIONS, DEFAULT_SALT, SPLITS, assign_splits, find_crossing_groups
 from edgekd.data.summary import describe_division, summarise_dataset
 from edgekd.errors import InputError
 from edgekd.progress import Progress
+from edgekd.specs import CropBox
 
-SHOWN_NAMES = 5
 SHOWN_PAIRS = 40
 _READERS = 4
 
@@ -53,6 +54,8 @@ def check_dataset(
     *,
     fractions: Sequence[float] = DEFAULT_FRACTIONS,
     salt: str = DEFAULT_SALT,
+    frame_dtype: str = "uint8",
+    crop: CropBox | None = None,
     quiet: bool = False,
 ) -> CheckReport:
     """Return everything worth knowing about the data set at ``path``; a bad file does not end the search.
@@ -61,6 +64,7 @@ def check_dataset(
         path: folder or CSV table.
         num_classes: K, background included.
         fractions, salt: how the splits will be made, see `assign_splits`.
+        frame_dtype, crop: what images will be read as, see PreprocessSpec.
         quiet: show no progress bar.
 
     Raises:
@@ -74,7 +78,8 @@ def check_dataset(
     findings += found
     findings += _report_duplicates(facts, splits)
     findings += _report_classes(facts, splits, num_classes)
-    findings += _report_mixed_depth(facts)
+    findings += report_depth(facts, frame_dtype)
+    findings += report_crop(facts, crop)
     findings.sort(key=lambda finding: finding.severity != "fault")
     summary = summarise_dataset(scan.dataset, facts, splits, num_classes)
     summary["division"] = describe_division(scan.dataset, fractions, salt)
@@ -84,7 +89,7 @@ def check_dataset(
 def _report_scan(scan: Scan) -> list[Finding]:
     findings = [Finding("fault", problem.kind, problem.case, problem.detail) for problem in scan.problems]
     if scan.ignored:
-        names = _list_names(file.name for file in scan.ignored)
+        names = list_names(file.name for file in scan.ignored)
         findings.append(
             Finding("warning", "ignored files", None, f"neither image nor mask by suffix: {names}")
         )
@@ -188,7 +193,7 @@ def _report_classes(facts: Sequence[CaseFacts], splits: Mapping[str, str], num_c
     empty = [fact.case.name for fact in facts if fact.class_pixels[1:].sum() == 0]
     if empty:
         detail = (
-            f"all background in {len(empty)} of {len(facts)} masks: {_list_names(empty)}; "
+            f"all background in {len(empty)} of {len(facts)} masks: {list_names(empty)}; "
             "right if nothing is there to see"
         )
         findings.append(Finding("warning", "empty masks", None, detail))
@@ -200,23 +205,3 @@ def _report_classes(facts: Sequence[CaseFacts], splits: Mapping[str, str], num_c
             detail = f"no pixel of class {' and '.join(absent)} in {split}"
             findings.append(Finding("warning", "class absent", None, detail))
     return findings
-
-
-def _report_mixed_depth(facts: Sequence[CaseFacts]) -> list[Finding]:
-    names = {
-        dtype: [fact.case.name for fact in facts if fact.dtype == dtype] for dtype in ("uint8", "uint16")
-    }
-    if not (names["uint8"] and names["uint16"]):
-        return []
-    fewer = min(names, key=lambda dtype: len(names[dtype]))
-    detail = (
-        f"8 bit in {len(names['uint8'])} and 16 bit in {len(names['uint16'])} of the images; a model takes "
-        f"one kind (frame_dtype): convert {_list_names(names[fewer])}"
-    )
-    return [Finding("fault", "8 and 16 bit mixed", None, detail)]
-
-
-def _list_names(names: Iterable[str]) -> str:
-    names = list(names)
-    rest = len(names) - SHOWN_NAMES
-    return ", ".join(names[:SHOWN_NAMES]) + (f" and {rest} more" if rest > 0 else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -16,6 +16,7 @@ from edgekd.data.readers import read_image, read_mask
 from edgekd.errors import InputError
 
 Severity = Literal["fault", "warning"]
+SHOWN_NAMES = 5
 SMALLEST_IMAGE = 2
 SMALLEST_USEFUL_IMAGE = 32
 MOST_CLASSES = 255
@@ -106,6 +107,13 @@ def inspect_case(case: Case, num_classes: int) -> Inspection:
         pixel_hash=hash_array(image),
     )
     return Inspection(facts, findings, needed_classes)
+
+
+def list_names(names: Iterable[str]) -> str:
+    """Return the first SHOWN_NAMES names for a detail, and how many more there are."""
+    names = list(names)
+    rest = len(names) - SHOWN_NAMES
+    return ", ".join(names[:SHOWN_NAMES]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _read_classes(

@@ -125,11 +125,11 @@ def _build_dtype_error(path: Path, found: str, promised: str) -> InputError:
 
 def hash_cases(cases: Sequence[Case]) -> str:
     """Return the sha256 (hex) of the names and file contents of ``cases``, whatever their order and place."""
-    lines = sorted(f"{case.name}\0{hash_contents(case)}" for case in cases)
+    lines = sorted(f"{case.name}\0{_hash_contents(case)}" for case in cases)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def hash_contents(case: Case) -> str:
+def _hash_contents(case: Case) -> str:
     """Return the sha256 (hex) over the image and mask files of a case, in order.
 
     Raises:

@@ -5,7 +5,13 @@ from edgekd.distill.distillation import distill
 from edgekd.distill.evaluate import EvaluationResult, evaluate
 from edgekd.distill.gain import describe_gain
 from edgekd.distill.identity import load_resumed_config
-from edgekd.distill.predict import pick_masks, predict_logits, predict_recording, score_network
+from edgekd.distill.predict import (
+    pick_masks,
+    predict_logits,
+    predict_masks,
+    predict_recording,
+    score_network,
+)
 from edgekd.distill.results import (
     DistillResult,
     NetworkResult,
@@ -31,6 +37,7 @@ __all__ = [
     "load_trained_model",
     "pick_masks",
     "predict_logits",
+    "predict_masks",
     "predict_recording",
     "score_network",
     "train",

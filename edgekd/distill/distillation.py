@@ -63,8 +63,8 @@ def distill(
         control: also train the control; None does as the run to be continued does, and not in a new one.
         resume: continue an interrupted run; the weights will be those of an uninterrupted one, bit for
             bit on the same machine and thread count. A finished run is returned as it is.
-        cache: folder for the teacher's answers (``store_answers``), which runs may share; ``out/answers``
-            where None.
+        cache: folder for the teacher's answers, which runs may share; ``out/answers`` where None. Only with
+            ``store_answers``.
         quiet: show no bars, and write no line an epoch where there is no terminal.
 
     Raises:
@@ -73,7 +73,7 @@ def distill(
     """
     if control is None:
         control = resume and read_choices(out).get("control") is True
-    plan = make_plan(config, control)
+    plan = make_plan(config, control, cache)
     identity = {
         "kind": "distill",
         "control": control,

@@ -9,7 +9,7 @@ from edgekd.atomic import check_output_is_new
 from edgekd.bundle import save_recording
 from edgekd.config import SplitConfig
 from edgekd.data import SPLITS, Case, assign_splits, find_cases, hash_cases, load_cases
-from edgekd.distill.predict import predict_recording
+from edgekd.distill.predict import predict_masks, predict_recording
 from edgekd.distill.results import load_trained_model
 from edgekd.errors import InputError, UsageError, build_unknown_name_error
 from edgekd.metrics import Scores, count_confusions, score_cases
@@ -65,13 +65,15 @@ def evaluate(
     cases = _find_split(data, split, trained.split)
     loaded = load_cases(cases, trained.preprocess, trained.classes, quiet=quiet)
     sha256 = hash_cases(cases)
-    manifest_sha256 = "" if trained.bundle is None else trained.bundle.manifest_sha256
-    recording = predict_recording(
-        trained.network, loaded, manifest_sha256=manifest_sha256, data_sha256=sha256
-    )
-    if record is not None:
+    if record is None or trained.bundle is None:
+        masks = predict_masks(trained.network, loaded.images)
+    else:
+        recording = predict_recording(
+            trained.network, loaded, manifest_sha256=trained.bundle.manifest_sha256, data_sha256=sha256
+        )
         save_recording(record, recording)
-    confusions = count_confusions(recording.truths, recording.masks, trained.classes.count)
+        masks = recording.masks
+    confusions = count_confusions(loaded.truths, masks, trained.classes.count)
     return EvaluationResult(trained.model, split, score_cases(confusions), sha256, record)
 
 

@@ -1,6 +1,8 @@
 """The losses that compare features of student and teacher, taken at taps of the same resolution order.
 
-Where the sizes differ, both are averaged to the smaller one. Each is exactly 0 for equal features.
+Where the sizes differ, both are averaged to the smaller one. Each is exactly 0 for equal features. Whole maps
+are compared, without the weights of pixels that losses on logits take: a feature sums up a neighbourhood of
+many pixels, so none is of the outside alone, and both networks see the same view with the same outside.
 """
 
 from __future__ import annotations

@@ -55,18 +55,18 @@ def read_golden_cases(
         data: the data set.
         spec: the preprocessing of the student.
         classes: of the masks.
-        trained: `hash_image` of each image that the student learned from.
+        trained: `hash_image` of each image that the student learns from, with or without a mask.
 
     Raises:
         InputError: as `find_cases` and `read_case`.
-        UsageError: every case was trained on.
+        UsageError: the student learns from every case.
     """
     cases = [case for case in find_cases(data).cases if hash_image(case.image) not in trained]
     if not cases:
         raise UsageError(
             f"no golden frame can be taken from {data}",
-            received="only cases of the training split",
-            expected="at least one case that the student does not learn from",
+            received="only images that the student learns from (the training split, frames without masks)",
+            expected="at least one other",
             action="name the whole data set, or one of other images",
         )
     places = np.linspace(0, len(cases) - 1, min(NUM_GOLDEN_FRAMES, len(cases))).round().astype(int)

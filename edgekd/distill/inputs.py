@@ -48,22 +48,23 @@ def load_inputs(data: Path, config: FitConfig, *, quiet: bool = False) -> Inputs
     Raises:
         InputError: as ``find_cases``, ``assign_splits``, ``load_cases``, ``load_frames`` and ``read_case``.
         UsageError: a frame without a mask is an image of the validation or test split, or all golden ones
-            would be of the training split.
+            would be images that the student learns from.
     """
     found = assign_splits(find_cases(data), fractions=config.split.fractions, salt=config.split.salt)
     # By name, not by their row in a table: the same data trains the same network.
     parts = {name: sorted(cases, key=lambda case: case.name) for name, cases in found.items()}
     spec = config.build_preprocess()
     unlabelled, sha256 = None, {name: hash_cases(cases) for name, cases in parts.items()}
-    golden = None
-    if isinstance(config, DistillConfig) and config.golden is not None:
-        trained = {hash_image(case.image) for case in parts["train"]}
-        golden = read_golden_cases(Path(config.golden), spec, config.classes, trained)
     folder = config.unlabeled if isinstance(config, DistillConfig) else None
     if folder is not None:
         # By content, for the same reason: these have no name that counts.
         unlabelled = load_frames(sorted(list_images(Path(folder)), key=hash_image), spec, quiet=quiet)
         sha256["unlabelled"] = hashlib.sha256("".join(unlabelled.sha256).encode()).hexdigest()
+    golden = None
+    if isinstance(config, DistillConfig) and config.golden is not None:
+        trained = {hash_image(case.image) for case in parts["train"]}
+        trained |= set() if unlabelled is None else set(unlabelled.sha256)
+        golden = read_golden_cases(Path(config.golden), spec, config.classes, trained)
     splits = {name: load_cases(cases, spec, config.classes, quiet=quiet) for name, cases in parts.items()}
     if folder is not None and unlabelled is not None:
         _check_not_judged(unlabelled, splits, folder)

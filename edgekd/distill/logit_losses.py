@@ -11,6 +11,8 @@ from torch.nn import functional
 
 DICE_SMOOTHING = 1.0
 EPSILON = 1e-8
+# Of the logits of a pixel; so small that those of two classes, a few thousandths apart, still count as ±1.
+VARIANCE_EPSILON = 1e-12
 # A class map with a smaller norm is constant up to rounding, and has no direction to compare.
 RELATION_EPSILON = 1e-4
 
@@ -130,7 +132,8 @@ def _sum_divergence(student_log: Tensor, teacher_log: Tensor, dim: int) -> Tenso
 
 def _standardise(logits: Tensor) -> Tensor:
     centred = logits - logits.mean(dim=1, keepdim=True)
-    return centred / (centred.square().mean(dim=1, keepdim=True).sqrt() + EPSILON)
+    # Added inside the root, whose slope is infinite at 0: pixels of equal logits would get 0 · inf = NaN.
+    return centred / (centred.square().mean(dim=1, keepdim=True) + VARIANCE_EPSILON).sqrt()
 
 
 def _correlation_distance(student: Tensor, teacher: Tensor, dim: int) -> Tensor:

@@ -41,11 +41,12 @@ class LossInputs:
         logits: (N, K, h, w) of the network that learns.
         truth: (N, h, w) int64 class ids, or IGNORE.
         answer: the teacher's; None for a network that nobody teaches.
-        weight: (N, h, w) float32, how much each pixel counts beside the teacher.
+        weight: (N, h, w) float32, how much each pixel counts in the losses on the teacher's logits.
         features: tap → (N, C, h', w') of the network that learns.
         projected: the same after the projectors, with the teacher's channels.
         temperature: of ``kl`` and ``zkl``.
-        boundary_weight: added to the weight of pixels at the teacher's boundary, in ``kl`` and ``tdice``.
+        boundary_weight: added to the weight of pixels at the teacher's boundary, in ``kl``, ``zkl`` and
+            ``tdice``.
     """
 
     logits: Tensor
@@ -86,12 +87,14 @@ class Loss(NamedTuple):
             two are used in phase 2 by the student alone.
         projects: it compares the student's features after a projector to the teacher's channels.
         min_classes: fewer leave it without a gradient.
+        options: keys of the configuration that only such losses use.
     """
 
     function: Callable[[LossInputs], Tensor]
     kind: Kind
     projects: bool = False
     min_classes: int = 2
+    options: tuple[str, ...] = ()
 
 
 def _compute_kl(inputs: LossInputs) -> Tensor:
@@ -121,10 +124,12 @@ def _average_taps(
 LOSSES: dict[str, Loss] = {
     "ce": Loss(lambda inputs: cross_entropy(inputs.logits, inputs.truth), "truth"),
     "dice": Loss(lambda inputs: soft_dice(inputs.logits, inputs.truth), "truth"),
-    "kl": Loss(_compute_kl, "logits"),
-    "zkl": Loss(_compute_zkl, "logits", min_classes=3),
+    "kl": Loss(_compute_kl, "logits", options=("temperature", "boundary_weight")),
+    "zkl": Loss(_compute_zkl, "logits", min_classes=3, options=("temperature", "boundary_weight")),
     "tdice": Loss(
-        lambda inputs: teacher_dice(inputs.logits, inputs.teacher_logits, inputs.edge_weight), "logits"
+        lambda inputs: teacher_dice(inputs.logits, inputs.teacher_logits, inputs.edge_weight),
+        "logits",
+        options=("boundary_weight",),
     ),
     "cwd": Loss(_compute_cwd, "logits"),
     "dist": Loss(

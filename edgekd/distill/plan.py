@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from edgekd.config import DistillConfig
+from edgekd.distill.idle_options import refuse_idle_options
 from edgekd.distill.inputs import Inputs
 from edgekd.distill.objective import check_terms, parse_terms
 from edgekd.distill.ready import ReadyTeacher, find_ready_teachers
@@ -54,12 +56,18 @@ class Plan:
             one.check_not_leaked(inputs)
 
 
-def make_plan(config: DistillConfig, control: bool) -> Plan:
+def make_plan(config: DistillConfig, control: bool, cache: Path | None = None) -> Plan:
     """Return the plan of a run, without reading its data.
+
+    Args:
+        config: the choices.
+        control: whether the control is trained too.
+        cache: folder for stored answers, where one was named.
 
     Raises:
         InputError, IntegrityError: a ready teacher cannot be used.
-        UsageError: unknown networks, losses or taps, or choices that do not go together.
+        UsageError: unknown networks, losses or taps, choices that do not go together, or one that would do
+            nothing.
     """
     ready = find_ready_teachers(config)
     teachers = tuple(one.fact.model for one in ready) or (
@@ -67,6 +75,7 @@ def make_plan(config: DistillConfig, control: bool) -> Plan:
     )
     terms, taps = parse_terms(config.losses, needs_teacher=True), parse_taps(config.taps)
     check_terms(terms, num_classes=config.classes.count, num_taps=len(taps), num_teachers=len(teachers))
+    refuse_idle_options(config, terms, has_ready_teacher=bool(ready), cache=cache)
     _check_views(config)
     _check_quantization(config)
     student = describe_network(config.student, config.student_options, config)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,21 +19,15 @@ BATCH_SIZE = 8
 def predict_logits(network: nn.Module, images: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the logits (N, K, h, w) float32 of images (N, C, h, w) float32, on the network's device.
 
-    The mode of every module is put back afterwards.
+    The mode of every module is put back afterwards. Where masks are enough, ``predict_masks`` takes a part of
+    the memory.
     """
-    device = next(network.parameters()).device
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        with torch.inference_mode():
-            parts = [
-                network(_to_device(images[start : start + BATCH_SIZE], device)).float().cpu().numpy()
-                for start in range(0, len(images), BATCH_SIZE)
-            ]
-    finally:
-        for module, training in modes:
-            module.training = training
-    return np.concatenate(parts)
+    return np.concatenate(list(_predict_batches(network, images)))
+
+
+def predict_masks(network: nn.Module, images: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return the masks (N, h, w) uint8 of images (N, C, h, w), holding the logits of one batch at a time."""
+    return np.concatenate([pick_masks(logits) for logits in _predict_batches(network, images)])
 
 
 def pick_masks(logits: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -41,7 +37,7 @@ def pick_masks(logits: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 def score_network(network: nn.Module, cases: LoadedCases, num_classes: int) -> Scores:
     """Return the scores of a network's masks at tensor size."""
-    masks = pick_masks(predict_logits(network, cases.images))
+    masks = predict_masks(network, cases.images)
     return score_cases(count_confusions(cases.truths, masks, num_classes))
 
 
@@ -67,6 +63,22 @@ def predict_recording(
         masks=pick_masks(logits),
         logits=logits,
     )
+
+
+def _predict_batches(network: nn.Module, images: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    """Yield the logits (n, K, h, w) of batch after batch, in eval mode; modes are put back at the end."""
+    device = next(network.parameters()).device
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        for start in range(0, len(images), BATCH_SIZE):
+            # Left before each yield: the mode of a generator would hold for its caller too.
+            with torch.inference_mode():
+                logits = network(_to_device(images[start : start + BATCH_SIZE], device)).float().cpu().numpy()
+            yield logits
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _to_device(images: NDArray[np.float32], device: torch.device) -> torch.Tensor:

@@ -53,7 +53,8 @@ class RunRecord(Spec):
         networks: ``model``, or ``teacher`` (several: ``teacher-2`` …), ``student`` and (if asked for)
             ``control``.
         ensemble_test: scores on the test split of several teachers' mean probabilities; None for one.
-        gain: student - control on the test split with intervals, see ``estimate_gain``; None without control.
+        gain: student - control on the test split with intervals and verdicts, see ``estimate_gain``; None
+            without control.
         untrained_test: scores on the test split of the student (or model) before its first step.
         preprocess, classes, split: what a user of the networks must repeat.
         config: the resolved configuration.
@@ -68,7 +69,7 @@ class RunRecord(Spec):
     kind: Literal["train", "distill"]
     networks: dict[str, NetworkResult]
     ensemble_test: ScoreValues | None = None
-    gain: dict[str, dict[str, float | int | bool | None]] | None = None
+    gain: dict[str, dict[str, float | int | bool | str | None]] | None = None
     untrained_test: ScoreValues
     preprocess: PreprocessSpec
     classes: ClassSpec

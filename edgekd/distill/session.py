@@ -174,9 +174,9 @@ def describe_network(name: str, options: Options, config: FitConfig) -> ModelSpe
         UsageError: unknown network or option, or an image size it cannot take.
     """
     spec = config.build_preprocess()
-    check_image_size(name, spec.height, spec.width)
     resolved = resolve_options(name, options)
     network = build_model(name, spec.channels, config.classes.count, resolved)
+    check_image_size(name, spec.height, spec.width, resolved)
     check_network(name, network, spec.channels, config.classes.count, spec.height, spec.width)
     parameters, macs = count_model(network, spec.channels, spec.height, spec.width)
     return ModelSpec(

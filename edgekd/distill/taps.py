@@ -69,7 +69,7 @@ class FeatureTaps:
 
     def __init__(self, network: nn.Module, model: str, taps: Mapping[str, str]) -> None:
         self._kept: dict[str, Any] = {}
-        paths = list_taps(model)
+        paths = list_taps(model, network)
         modules = dict(network.named_modules())
         self._handles = [
             _find_module(modules, paths, model, tap).register_forward_hook(self._build_hook(key))

@@ -7,6 +7,7 @@ from edgekd.models.catalogue import (
     Entry,
     build_model,
     check_image_size,
+    find_size_multiple,
     list_taps,
     resolve_options,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "check_network",
     "count_model",
     "describe_catalogue",
+    "find_size_multiple",
     "list_taps",
     "resolve_options",
 ]

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 from torch import nn
 
 from edgekd.errors import EdgeKDError, UsageError, build_unknown_name_error
+from edgekd.models.tap_names import name_dwnet_taps, name_dynunet_taps, name_unet_taps, name_unet_wide_taps
 
 Options = Mapping[str, int | float | str | bool]
 
@@ -23,17 +24,17 @@ class Entry(NamedTuple):
         factory: ``package.module:function``, called with in_channels, num_classes and the options.
         role: what the network is meant for; either role may be given any network.
         options: options of this named size; those of the caller win.
-        size_multiple: the image's height and width must be multiples of it.
-        taps: name of a feature tap → path of its module; ``enc4`` is the encoder at a quarter of the size,
-            ``dec4`` the decoder there.
+        levels: resolutions it works at, full size included, where no option ``levels`` says otherwise.
+        name_taps: from the built network, whose depth an option may have changed, to its feature taps, name →
+            path of the module; ``enc4`` is the encoder at a quarter of the size, ``dec4`` the decoder there.
         note: one line for the list of networks.
     """
 
     factory: str
     role: Literal["teacher", "student"]
     options: dict[str, int]
-    size_multiple: int
-    taps: dict[str, str]
+    levels: int
+    name_taps: Callable[[nn.Module], dict[str, str]]
     note: str
 
 
@@ -42,48 +43,30 @@ _DWNET = "edgekd.models.dwnet:build_dwnet"
 _UNET_WIDE = "edgekd.models.teachers:build_unet_wide"
 _DYNUNET = "edgekd.models.teachers:build_dynunet"
 
-_DYNUNET_TAPS = {
-    "enc1": "input_block",
-    **{f"enc{2 ** (level + 1)}": f"downsamples.{level}" for level in range(4)},
-    "enc32": "bottleneck",
-    **{f"dec{2 ** (4 - level)}": f"upsamples.{level}" for level in range(5)},
-}
-_UNET_WIDE_TAPS = {
-    "enc1": "conv_0",
-    **{f"enc{2**level}": f"down_{level}" for level in range(1, 5)},
-    **{f"dec{2 ** (level - 1)}": f"upcat_{level}" for level in range(4, 0, -1)},
-}
-_UNET_TAPS = {
-    **{f"enc{2**level}": f"down.{level}" for level in range(5)},
-    **{f"dec{2 ** (3 - level)}": f"up.{level}" for level in range(4)},
-}
-_DWNET_TAPS = {
-    **{f"enc{2 ** (level + 1)}": f"down.{level}" for level in range(4)},
-    **{f"dec{2 ** (3 - level)}": f"merge.{level}" for level in range(3)},
-}
-
 CATALOGUE: dict[str, Entry] = {
     "dynunet": Entry(
-        _DYNUNET, "teacher", {"width": 32}, 32, _DYNUNET_TAPS, "MONAI DynUNet, the network of nnU-Net"
+        _DYNUNET, "teacher", {"width": 32}, 6, name_dynunet_taps, "MONAI DynUNet, the network of nnU-Net"
     ),
     "dynunet-s": Entry(
-        _DYNUNET, "teacher", {"width": 16}, 32, _DYNUNET_TAPS, "the same at half the width, for few cores"
+        _DYNUNET, "teacher", {"width": 16}, 6, name_dynunet_taps, "the same at half the width, for few cores"
     ),
     "unet-wide": Entry(
-        _UNET_WIDE, "teacher", {"width": 32}, 16, _UNET_WIDE_TAPS, "MONAI BasicUNet with batch norm"
+        _UNET_WIDE, "teacher", {"width": 32}, 5, name_unet_wide_taps, "MONAI BasicUNet with batch norm"
     ),
     "unet-wide-s": Entry(
-        _UNET_WIDE, "teacher", {"width": 16}, 16, _UNET_WIDE_TAPS, "the same at half the width"
+        _UNET_WIDE, "teacher", {"width": 16}, 5, name_unet_wide_taps, "the same at half the width"
     ),
     "unet-narrow": Entry(
-        _UNET, "student", {"width": 8}, 16, _UNET_TAPS, "plain Conv-BN-ReLU U-Net, 8 channels"
+        _UNET, "student", {"width": 8}, 5, name_unet_taps, "plain Conv-BN-ReLU U-Net, 8 channels"
     ),
-    "unet-narrow-xs": Entry(_UNET, "student", {"width": 4}, 16, _UNET_TAPS, "the same with 4 channels"),
-    "unet-narrow-l": Entry(_UNET, "student", {"width": 10}, 16, _UNET_TAPS, "the same with 10 channels"),
-    "dwnet": Entry(_DWNET, "student", {"width": 16}, 16, _DWNET_TAPS, "7×7 depthwise-separable, 16 channels"),
-    "dwnet-xs": Entry(_DWNET, "student", {"width": 5}, 16, _DWNET_TAPS, "the same with 5 channels"),
-    "dwnet-s": Entry(_DWNET, "student", {"width": 8}, 16, _DWNET_TAPS, "the same with 8 channels"),
-    "dwnet-l": Entry(_DWNET, "student", {"width": 24}, 16, _DWNET_TAPS, "the same with 24 channels"),
+    "unet-narrow-xs": Entry(_UNET, "student", {"width": 4}, 5, name_unet_taps, "the same with 4 channels"),
+    "unet-narrow-l": Entry(_UNET, "student", {"width": 10}, 5, name_unet_taps, "the same with 10 channels"),
+    "dwnet": Entry(
+        _DWNET, "student", {"width": 16}, 5, name_dwnet_taps, "7×7 depthwise-separable, 16 channels"
+    ),
+    "dwnet-xs": Entry(_DWNET, "student", {"width": 5}, 5, name_dwnet_taps, "the same with 5 channels"),
+    "dwnet-s": Entry(_DWNET, "student", {"width": 8}, 5, name_dwnet_taps, "the same with 8 channels"),
+    "dwnet-l": Entry(_DWNET, "student", {"width": 24}, 5, name_dwnet_taps, "the same with 24 channels"),
 }
 
 # The field's reference for medical segmentation, and 68 times the default student's parameters.
@@ -143,16 +126,38 @@ def resolve_options(name: str, options: Options | None = None) -> dict[str, int 
     return {**preset, **(options or {})}
 
 
-def list_taps(name: str) -> dict[str, str]:
-    """Return the named feature taps of a network, name → path of its module; none for a foreign one."""
-    return dict(CATALOGUE[name].taps) if name in CATALOGUE else {}
+def list_taps(name: str, network: nn.Module) -> dict[str, str]:
+    """Return the named feature taps of a network, name → path of its module; none for a foreign one.
+
+    Args:
+        name: its name in the catalogue, or of its factory.
+        network: what was built by that name, with any options.
+    """
+    return CATALOGUE[name].name_taps(network) if name in CATALOGUE else {}
 
 
-def check_image_size(name: str, height: int, width: int) -> None:
-    """Raise UsageError where a network of the catalogue cannot take images of this size, in pixels."""
+def find_size_multiple(name: str, options: Options | None = None) -> int:
+    """Return what the height and width of images for a network of the catalogue must be multiples of.
+
+    Args:
+        name: a name of the catalogue.
+        options: those that ``build_model`` has taken.
+    """
+    levels = int(resolve_options(name, options).get("levels", CATALOGUE[name].levels))
+    return 2 ** (levels - 1)
+
+
+def check_image_size(name: str, height: int, width: int, options: Options | None = None) -> None:
+    """Raise UsageError where a network of the catalogue cannot take images of this size, in pixels.
+
+    Args:
+        name: of any network; a foreign one is not judged.
+        height, width: of the images.
+        options: see ``find_size_multiple``.
+    """
     if name not in CATALOGUE:
         return
-    multiple = CATALOGUE[name].size_multiple
+    multiple = find_size_multiple(name, options)
     if height % multiple or width % multiple:
         nearest = [max(multiple, round(side / multiple) * multiple) for side in (height, width)]
         raise UsageError(

@@ -14,6 +14,7 @@ from edgekd.data import assign_splits, check_dataset, find_cases
 from edgekd.data.check import CheckReport
 from edgekd.data.duplicates import find_near_duplicates, make_thumbnail
 from edgekd.errors import InputError
+from edgekd.specs import CropBox
 
 MakeFolder = Callable[..., Path]
 
@@ -158,6 +159,27 @@ def test_8_and_16_bit_mixed_is_a_fault_that_names_the_fewer(sound: Path, rng: np
     report = check_dataset(sound, quiet=True)
     assert _list(report) == [("fault", "8 and 16 bit mixed", None)]
     assert report.findings[0].detail.endswith("convert c3")
+
+
+def test_images_of_another_depth_than_promised_are_one_fault(sound: Path, rng: np.random.Generator) -> None:
+    (finding,) = check_dataset(sound, frame_dtype="uint16", quiet=True).findings
+    assert (finding.severity, finding.kind) == ("fault", "unexpected bit depth")
+    assert 'set frame_dtype = "uint8"' in finding.detail
+    for path in (sound / "images").iterdir():
+        Image.fromarray(rng.integers(0, 65536, (40, 48), dtype=np.uint16)).save(path)
+    report = check_dataset(sound, quiet=True)
+    assert _list(report) == [("fault", "unexpected bit depth", None)]
+    assert 'set frame_dtype = "uint16"' in report.findings[0].detail
+    assert check_dataset(sound, frame_dtype="uint16", quiet=True).findings == ()
+
+
+@pytest.mark.parametrize(("top", "left"), [(1, 0), (0, 1)])
+def test_a_crop_box_that_leaves_images_is_one_fault(sound: Path, top: int, left: int) -> None:
+    assert check_dataset(sound, crop=CropBox(top=0, left=0, height=40, width=48), quiet=True).findings == ()
+    report = check_dataset(sound, crop=CropBox(top=top, left=left, height=40, width=48), quiet=True)
+    assert _list(report) == [("fault", "crop outside image", None)]
+    assert "too small are 30 of 30 images" in report.findings[0].detail
+    assert report.findings[0].detail.endswith("keep it within height 40 and width 48")
 
 
 def test_declared_class_without_pixels_is_told_for_each_split(sound: Path) -> None:

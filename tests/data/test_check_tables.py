@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,3 +130,30 @@ def test_config_gives_splits_and_classes_and_the_option_wins(three_classes: Path
     assert _check(three_classes, "--config", config, "--classes", 2).exit_code == 1
     config.write_text('{"splits": {}}')
     assert _check(three_classes, "--config", config).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("choices", "kind"),
+    [
+        ({"frame_dtype": "uint16"}, "unexpected bit depth"),
+        ({"crop": {"top": 0, "left": 8, "height": 40, "width": 41}}, "crop outside image"),
+    ],
+)
+def test_config_gives_the_frames_that_are_judged(
+    three_classes: Path, tmp_path: Path, choices: dict[str, Any], kind: str
+) -> None:
+    config = tmp_path / "choices.json"
+    config.write_text(json.dumps(choices))
+    done = _check(three_classes, "--classes", 3, "--config", config, "--json")
+    assert done.exit_code == 1
+    assert [finding["kind"] for finding in json.loads(done.stdout)["findings"]] == [kind]
+
+
+def test_a_set_of_16_bit_is_told_before_distill_refuses_its_first_image(
+    three_classes: Path, rng: np.random.Generator
+) -> None:
+    for path in (three_classes / "images").iterdir():
+        Image.fromarray(rng.integers(0, 65536, (40, 48), dtype=np.uint16)).save(path)
+    done = _check(three_classes, "--classes", 3, "--json")
+    assert done.exit_code == 1
+    assert [one["kind"] for one in json.loads(done.stdout)["findings"]] == ["unexpected bit depth"]

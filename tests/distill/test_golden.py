@@ -52,11 +52,25 @@ def test_what_was_learned_from_is_known_by_its_content(discs: Path, tmp_path: Pa
         np.testing.assert_array_equal(frame, expected)
 
 
+def test_frames_without_masks_were_learned_from_too(discs: Path, tmp_path: Path) -> None:
+    # The first ten are the training images again, the next six judge; of the last two one comes without mask.
+    others = write_discs(tmp_path / "others", {"test": 18})
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    shutil.copy(others / "images" / "test16.png", frames / "any.png")
+    config = build_distill_config(golden=str(others), unlabeled=str(frames))
+    inputs = load_inputs(discs, config, quiet=True)
+    expected = [read_image(others / "images" / f"test{index}.png") for index in (*range(10, 16), 17)]
+    assert inputs.golden is not None
+    for (frame, _), image in zip(inputs.golden, expected, strict=True):
+        np.testing.assert_array_equal(frame, image)
+
+
 def test_a_set_that_is_all_learned_from_has_none(discs: Path, tmp_path: Path) -> None:
     shutil.copytree(discs, tmp_path / "part")
     manifest = tmp_path / "part" / "manifest.csv"
     lines = manifest.read_text().splitlines()
     manifest.write_text("\n".join([lines[0], *(line for line in lines if line.endswith(",train"))]) + "\n")
     config = build_distill_config(golden=str(tmp_path / "part"))
-    with pytest.raises(UsageError, match=r"no golden frame can be taken .* only cases of the training split"):
+    with pytest.raises(UsageError, match=r"no golden frame can be taken .* only images that the student"):
         load_inputs(discs, config, quiet=True)

@@ -131,6 +131,16 @@ def test_standardised_kl_does_not_see_the_size_of_logits() -> None:
     assert standardised_kl(3 * student + 1, teacher, weight, 2.0).item() == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("name", list(ALL))
+def test_pixels_of_equal_logits_have_a_finite_gradient(name: str) -> None:
+    student, teacher = draw(1, 3, 4, 4, seed=1), draw(1, 3, 4, 4, seed=2)
+    student[..., :2], teacher[..., 1:3] = 0.7, 0.3  # in the student, in both, in the teacher
+    student.requires_grad_()
+    loss = ALL[name](student, teacher, torch.ones(1, 4, 4))
+    assert loss.isfinite()
+    assert torch.autograd.grad(loss, student)[0].isfinite().all()
+
+
 @pytest.mark.parametrize("name", ["zkl", "dist"])
 def test_two_classes_leave_no_gradient_where_they_are_refused(name: str) -> None:
     student, teacher = draw(1, 2, 6, 6, seed=1).requires_grad_(), draw(1, 2, 6, 6, seed=2)

@@ -236,6 +236,8 @@ def test_a_run_with_its_control_says_what_it_gained(finished: DistillResult) -> 
         )
         assert gain[metric]["interval_low"] <= gain[metric]["delta"] <= gain[metric]["interval_high"]
         assert gain[metric]["num_groups"] == 3
+        assert gain[metric]["verdict"] == "undecided"
+    assert "fewer than 20 groups decide nothing, and the test split has 3" in describe_gain(gain)
 
 
 class Threshold(torch.nn.Module):
@@ -249,16 +251,51 @@ class Threshold(torch.nn.Module):
         return torch.cat([torch.zeros_like(image), image - self.level], dim=1)
 
 
-def test_the_gain_is_the_students_and_not_the_controls() -> None:
-    truths = np.zeros((4, 8, 8), np.uint8)
-    truths[:, 2:6, 2:6] = 1
+def draw_squares(sizes: list[int]) -> LoadedCases:
+    """Return a case for each size, a square of that side with a row above that a low level takes for it."""
+    truths = np.zeros((len(sizes), 8, 8), np.uint8)
+    for truth, size in zip(truths, sizes, strict=True):
+        truth[2 : 2 + size, 2 : 2 + size] = 1
     images = truths[:, None].astype(np.float32)
-    images[:, :, 0] = 0.5  # the control takes it for a lesion
-    names = tuple("abcd")
-    cases = LoadedCases(images, truths, names, names, ((8, 8),) * 4)
-    gain = estimate_gain(Threshold(0.7), Threshold(0.3), cases, 2, seed=0)
+    images[:, :, 0] = 0.5
+    names = tuple(str(index) for index in range(len(sizes)))
+    return LoadedCases(images, truths, names, names, ((8, 8),) * len(sizes))
+
+
+def test_the_gain_is_the_students_and_not_the_controls() -> None:
+    # The control takes the row for a lesion.
+    gain = estimate_gain(Threshold(0.7), Threshold(0.3), draw_squares([4] * 4), 2, seed=0)
     assert gain["dice"]["delta"] == pytest.approx(1 - 2 * 16 / (16 + 24))
     assert gain["acc"]["delta"] == pytest.approx(8 / 64)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "verdict", "sentence"),
+    [
+        ([3, 4, 5, 6] * 5, "helped", "distillation helped in this run"),
+        (
+            [3, 4, 5, 6] * 4 + [3, 4, 5],
+            "undecided",
+            "fewer than 20 groups decide nothing, and the test split has 19",
+        ),
+        ([4], "undecided", "the test split has 1"),
+        ([4] * 25, "undecided", "equal on all (Dice +20.00 points"),
+    ],
+    ids=["enough", "too few", "one", "all equal"],
+)
+def test_a_clear_gain_is_claimed_of_enough_groups_that_differ_alone(
+    sizes: list[int], verdict: str, sentence: str
+) -> None:
+    gain = estimate_gain(Threshold(0.7), Threshold(0.3), draw_squares(sizes), 2, seed=0)
+    assert gain["dice"]["delta"] > 0.1
+    assert gain["dice"]["verdict"] == verdict
+    assert sentence in describe_gain(gain)
+    assert ("distillation helped in this run" in describe_gain(gain)) == (verdict == "helped")
+
+
+def test_where_nothing_differs_no_gain_is_shown() -> None:
+    gain = estimate_gain(Threshold(0.7), Threshold(0.7), draw_squares([4] * 25), 2, seed=0)
+    assert gain["dice"]["verdict"] == "not shown"
 
 
 @pytest.mark.parametrize(
@@ -272,5 +309,6 @@ def test_the_gain_is_the_students_and_not_the_controls() -> None:
 )
 def test_the_gain_is_said_plainly(low: float | None, high: float, expected: str) -> None:
     middle = 0.0 if low is None else (low + high) / 2
-    dice = {"delta": middle, "interval_low": low, "interval_high": high, "num_groups": 9, "degenerate": False}
-    assert expected in describe_gain({"dice": dice})
+    dice = {"delta": middle, "interval_low": low, "interval_high": high, "degenerate": False}
+    assert expected in describe_gain({"dice": {**dice, "num_groups": 20}})
+    assert "the test split has 19" in describe_gain({"dice": {**dice, "num_groups": 19}})

@@ -16,17 +16,31 @@ def build_student() -> nn.Module:
     return build_model("unet-narrow", 1, 2, {"width": 2}).eval()
 
 
+def measure_taps(name: str, options: dict[str, int], size: int) -> dict[str, int]:
+    """Return the side of the features at every named tap, pixels, for an image of the given side."""
+    network = build_model(name, 1, 2, options).eval()
+    taps = list_taps(name, network)
+    with tapped(network, name, {tap: tap for tap in taps}) as features, torch.no_grad():
+        network(torch.zeros(1, 1, size, size))
+        found = features.take()
+    assert found.keys() == taps.keys()
+    return {tap: value.shape[-1] for tap, value in found.items()}
+
+
 @pytest.mark.parametrize("name", list(CATALOGUE))
 def test_a_name_tells_the_resolution_in_every_network(name: str) -> None:
     options = {"width": 4} if name.startswith(("dynunet", "unet-wide")) else {"width": 2}
-    network, taps = build_model(name, 1, 2, options).eval(), list_taps(name)
-    assert {"enc2", "enc4", "enc8", "enc16", "dec2", "dec4", "dec8"} <= taps.keys()
-    with tapped(network, name, {tap: tap for tap in taps}) as features, torch.no_grad():
-        network(torch.zeros(1, 1, 64, 64))
-        found = features.take()
-    assert found.keys() == taps.keys()
-    for tap, value in found.items():
-        assert value.shape[-1] == 64 // int(tap[3:])
+    sides = measure_taps(name, options, 64)
+    assert {"enc2", "enc4", "enc8", "enc16", "dec2", "dec4", "dec8"} <= sides.keys()
+    assert all(side == 64 // int(tap[3:]) for tap, side in sides.items())
+
+
+@pytest.mark.parametrize("levels", [3, 4, 5, 7])
+def test_a_name_tells_the_resolution_at_every_depth(levels: int) -> None:
+    sides = measure_taps("dynunet", {"width": 2, "levels": levels}, 128)
+    factors = [2**level for level in range(levels)]
+    expected = {f"enc{factor}": 128 // factor for factor in factors}
+    assert sides == expected | {f"dec{factor}": 128 // factor for factor in factors[:-1]}
 
 
 def test_a_foreign_network_is_tapped_by_path() -> None:

@@ -21,6 +21,7 @@ from edgekd.distill.answers import AnswerStore, split_answer, stack_answers
 from edgekd.distill.augment import Views
 from edgekd.distill.batches import Batch, BatchBuilder, Pool
 from edgekd.distill.objective import TeacherAnswer
+from edgekd.distill.plan import make_plan
 from edgekd.distill.teacher import FrozenTeacher
 from edgekd.distill.teaching import Teaching, average_logits
 from edgekd.errors import IntegrityError, UsageError
@@ -225,6 +226,10 @@ def test_frames_that_judge_may_not_teach(
         ({"store_answers": True}, "fixed number of views"),
         ({"losses": "at:1", "taps": "enc99"}, "unknown tap of the network 'unet-narrow'"),
         ({"losses": "fitnet:1", "taps": "enc2=nowhere"}, "unknown tap of the network 'unet-wide'"),
+        ({"confidence": 0.5}, "confidence would do nothing .* expected frames without masks"),
+        ({"quantize_epochs": 1}, "quantize_epochs would do nothing .* expected quantize"),
+        ({"losses": "tdice:1", "temperature": 2}, "temperature would do nothing .* losses kl, zkl beside"),
+        ({"losses": "cwd:1", "boundary_weight": 2}, "received boundary_weight 2.0, .* kl, tdice, zkl beside"),
     ],
 )
 def test_choices_that_do_not_go_together_are_refused_before_anything_is_written(
@@ -233,6 +238,50 @@ def test_choices_that_do_not_go_together_are_refused_before_anything_is_written(
     with pytest.raises(UsageError, match=message):
         distill(build_distill_config(**changes), discs, tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("changes", [{"teacher_lr": 1e-2}, {"teacher_options": {"width": 4}}])
+def test_a_ready_teacher_takes_no_options_of_training(
+    teachers: tuple[TrainResult, TrainResult], discs: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError, match=f"the option {next(iter(changes))} would do nothing in this run"):
+        run(teachers[:1], discs, tmp_path / "run", **changes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_for_answers_that_are_not_stored_is_refused(
+    teachers: tuple[TrainResult, TrainResult], discs: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"cache would do nothing .* expected store_answers"):
+        run(teachers[:1], discs, tmp_path / "run", cache=tmp_path / "cache")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "cache"),
+    [
+        ({}, None),
+        ({"losses": "cwd:1", "temperature": 1, "boundary_weight": 0, "confidence": 0}, None),
+        ({"losses": "kl:1", "temperature": 4, "boundary_weight": 1}, None),
+        ({"losses": "tdice:1,cwd:1", "boundary_weight": 1}, None),
+        ({"unlabeled": "frames", "confidence": 0.5, "quantize": "int8", "quantize_epochs": 1}, None),
+        ({"views": 2, "store_answers": True}, Path("answers")),
+    ],
+)
+def test_options_with_an_effect_and_defaults_are_taken(changes: dict[str, Any], cache: Path | None) -> None:
+    assert make_plan(build_distill_config(**changes), control=False, cache=cache).taps == ()
+
+
+def test_a_shallower_teacher_takes_its_own_sizes_and_is_tapped_where_the_name_says() -> None:
+    config = build_distill_config(
+        teacher="dynunet",
+        teacher_options={"width": 3, "levels": 4},
+        image_size=48,  # no multiple of 32, which six levels would need
+        losses="fitnet:1",
+        taps="enc8,dec4",
+    )
+    # The student's width 2 and the teacher's 3, eight and four times.
+    assert make_plan(config, control=False).tap_channels == {"enc8": (16, 24), "dec4": (8, 12)}
 
 
 class Columns(nn.Module):

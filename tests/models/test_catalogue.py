@@ -24,6 +24,7 @@ from edgekd.models import (  # noqa: E402
     check_network,
     count_model,
     describe_catalogue,
+    find_size_multiple,
     resolve_options,
 )
 
@@ -44,7 +45,7 @@ STUDENTS = [name for name, entry in CATALOGUE.items() if entry.role == "student"
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_logits_have_the_image_size_for_any_channels_and_classes(name: str) -> None:
     network = build_model(name, 3, 4, {"width": 4})
-    size = CATALOGUE[name].size_multiple
+    size = find_size_multiple(name)
     check_network(name, network, 3, 4, 2 * size, 3 * size)
 
 
@@ -52,7 +53,7 @@ def test_logits_have_the_image_size_for_any_channels_and_classes(name: str) -> N
 def test_each_parameter_learns(name: str) -> None:
     torch.manual_seed(0)
     network = build_model(name, 1, 2, {"width": 4}).train()
-    size = 2 * CATALOGUE[name].size_multiple
+    size = 2 * find_size_multiple(name)
     network(torch.randn(2, 1, size, size)).square().mean().backward()
     assert [key for key, value in network.named_parameters() if value.grad is None] == []
 
@@ -138,6 +139,15 @@ def test_a_size_that_cannot_be_halved_names_the_multiple() -> None:
     check_image_size("unet-narrow", 48, 80)
     with pytest.raises(UsageError, match=r"multiples of 32. Next: use 96×64"):
         check_image_size("dynunet", 100, 64)
+
+
+@pytest.mark.parametrize(("levels", "multiple"), [(3, 4), (5, 16), (7, 64)])
+def test_the_size_follows_the_depth_that_was_asked_for(levels: int, multiple: int) -> None:
+    options = {"width": 2, "levels": levels}
+    check_image_size("dynunet", 3 * multiple, 2 * multiple, options)
+    check_network("dynunet", build_model("dynunet", 1, 2, options), 1, 2, 3 * multiple, 2 * multiple)
+    with pytest.raises(UsageError, match=f"multiples of {multiple}"):
+        check_image_size("dynunet", multiple + multiple // 2, multiple, options)
 
 
 def test_any_factory_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

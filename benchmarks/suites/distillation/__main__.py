@@ -50,7 +50,7 @@ def cell(
 
 @app.command()
 def report(out: Out) -> None:
-    """Write report.md, gains.json and gains.png from the cells that have finished."""
+    """Write report.md, gains.json and, of one method, gains.png from the cells that have finished."""
     typer.echo(write_report(read_results(read_plan(out), out), out))
 
 

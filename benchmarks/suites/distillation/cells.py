@@ -18,8 +18,7 @@ from edgekd.distill import (
     RunRecord,
     distill,
     load_trained_model,
-    pick_masks,
-    predict_logits,
+    predict_masks,
     train,
 )
 from edgekd.distill.inputs import Inputs, load_inputs
@@ -47,8 +46,9 @@ def run_cell(plan: Plan, cell: Cell, out: Path, *, threads: int = 1) -> Path:
     if cell.kind == "student":
         config = build_config(DistillConfig, _list_values(plan, cell, out, unlabelled))
         with_control = cell.method == DEFAULT_METHOD
+        cache = out / ANSWERS if config.store_answers else None
         record = distill(
-            config, data, folder, control=with_control, resume=resume, cache=out / ANSWERS, quiet=True
+            config, data, folder, control=with_control, resume=resume, cache=cache, quiet=True
         ).record
     else:
         config = build_config(TrainConfig, _list_values(plan, cell, out, None))
@@ -122,7 +122,7 @@ def _count_cases(folder: Path, role: str, inputs: Inputs, num_classes: int) -> M
     counts: dict[str, Any] = {}
     for split in JUDGED:
         cases = inputs.splits[split]
-        masks = pick_masks(predict_logits(trained.network, cases.images))
+        masks = predict_masks(trained.network, cases.images)
         matrices = count_confusions(cases.truths, masks, num_classes)
         counts[split] = matrices.reshape(len(matrices), -1).tolist()
     return counts

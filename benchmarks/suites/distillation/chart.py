@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgekd.atomic import write_bytes_atomic
-from edgekd.benchmarks.suites.distillation.gains import Gain
+from edgekd.benchmarks.suites.distillation.gains import Gain, describe_scope
 from edgekd.metrics import METRICS
 
 HELPED, UNDECIDED, HARMED = "#0072B2", "#777777", "#D55E00"
@@ -47,7 +47,8 @@ def draw_gains(path: Path, rows: Mapping[str, Mapping[str, Gain]]) -> None:
         axes.tick_params(axis="y", length=0)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.set_ylim(-0.9, len(labels) - 0.5)
-    figure.supxlabel("student − control, percentage points, 95 % interval over cases and seeds", fontsize=10)
+    scope = describe_scope([gain for row in rows.values() for gain in row.values()])
+    figure.supxlabel(f"student − control, percentage points, 95 % interval over {scope}", fontsize=10)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     write_bytes_atomic(path, buffer.getvalue())

@@ -2,13 +2,16 @@
 
 A resample draws the groups of each set with replacement, the same ones for every structure, seed and side
 (paired cluster bootstrap: Davison & Hinkley 1997, section 3.8), and beside it the seeds of each set and
-structure, so that the interval holds for other patients and for other initial weights. The gain of a resample
-is the mean over sets and structures of the mean over its seeds. Intervals are percentiles.
+structure, so that the interval holds for other patients and for other initial weights. Of n seeds n - 1 are
+drawn: n would make the variance of their mean (n - 1) / n of what it is, a third too little for three seeds,
+and n - 1 make it unbiased (rescaling bootstrap: Rao & Wu, J. Amer. Statist. Assoc. 83 (1988) 231). Of a
+single seed nothing can be drawn: such an interval is about cases alone. The gain of a resample is the mean
+over sets and structures of the mean over its seeds. Intervals are percentiles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,14 +53,17 @@ class Gain:
         delta: on all cases and seeds.
         low, high: two-sided 95 % interval.
         lower: one-sided lower 95 % bound.
-        p_value: two-sided: twice the smaller part of resamples on one side of 0, at least 2 / resamples.
+        p_value: two-sided: twice the smaller part of resamples on one side of 0, at least 2 / resamples;
+            None where runs of the plan are missing.
+        num_seeds: the fewest seeds of a set and structure; 1 leaves an interval that is about cases alone.
     """
 
     delta: float
     low: float
     high: float
     lower: float
-    p_value: float
+    p_value: float | None
+    num_seeds: int
 
 
 def build_pair(
@@ -106,6 +112,7 @@ def estimate_gains(
     rng = np.random.default_rng(seed)
     deltas: list[Floats] = []
     points: list[Floats] = []
+    counts: list[int] = []
     for name in dict.fromkeys(pair.set for pair in pairs):
         of_set = [pair for pair in pairs if pair.set == name]
         num_groups = len(set(of_set[0].groups))
@@ -113,22 +120,40 @@ def estimate_gains(
         for student in dict.fromkeys(pair.student for pair in of_set):
             runs = [pair for pair in of_set if pair.student == student]
             resampled = np.stack([_score_difference(run, weights) for run in runs])
-            chosen = rng.integers(len(runs), size=(num_resamples, len(runs)))
+            counts.append(len(runs))
+            chosen = rng.integers(len(runs), size=(num_resamples, max(1, len(runs) - 1)))
             deltas.append(resampled[chosen, :, np.arange(num_resamples)[:, None]].mean(axis=1))
             whole = np.ones((1, num_groups))
             points.append(np.mean([_score_difference(run, whole) for run in runs], axis=0)[:, 0])
     resamples, point = np.mean(deltas, axis=0), np.mean(points, axis=0)
     return {
-        metric: _summarise(float(point[index]), resamples[:, index]) for index, metric in enumerate(METRICS)
+        metric: _summarise(float(point[index]), resamples[:, index], min(counts))
+        for index, metric in enumerate(METRICS)
     }
 
 
-def adjust_holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Return the p-values adjusted for the number of methods tried (Holm, Scand. J. Statist. 1979)."""
+def describe_scope(gains: Iterable[Gain]) -> str:
+    """Return what the intervals of some gains are about: cases and seeds, or cases alone."""
+    repeated = {gain.num_seeds > 1 for gain in gains}
+    if repeated == {True}:
+        return "cases and seeds"
+    return (
+        "cases alone, as of one seed" if repeated == {False} else "cases, and seeds where there are several"
+    )
+
+
+def adjust_holm(p_values: Mapping[str, float], num_methods: int) -> dict[str, float]:
+    """Return the p-values adjusted for the number of methods (Holm, Scand. J. Statist. 1979).
+
+    Args:
+        p_values: of the methods that have one.
+        num_methods: all that are tried. Those without a p-value yet count as if theirs were the largest,
+            so that no value here can rise when they get one.
+    """
     adjusted: dict[str, float] = {}
     highest = 0.0
     for rank, name in enumerate(sorted(p_values, key=lambda key: p_values[key])):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[name]))
+        highest = max(highest, min(1.0, (num_methods - rank) * p_values[name]))
         adjusted[name] = highest
     return {name: adjusted[name] for name in p_values}
 
@@ -146,8 +171,9 @@ def _score_difference(pair: Pair, weights: Floats) -> Floats:
     return np.stack([after[metric] - before[metric] for metric in METRICS])
 
 
-def _summarise(delta: float, resamples: Floats) -> Gain:
+def _summarise(delta: float, resamples: Floats, num_seeds: int) -> Gain:
     kept = resamples[~np.isnan(resamples)]
     low, lower, high = np.quantile(kept, (0.025, 0.05, 0.975), method="inverted_cdf")
     tail = min(float((kept <= 0).mean()), float((kept >= 0).mean()))
-    return Gain(delta, float(low), float(high), float(lower), min(1.0, max(2 * tail, 2 / len(kept))))
+    p_value = min(1.0, max(2 * tail, 2 / len(kept)))
+    return Gain(delta, float(low), float(high), float(lower), p_value, num_seeds)

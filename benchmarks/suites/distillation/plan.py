@@ -57,6 +57,11 @@ class Plan(Spec):
     methods: dict[Label, Values] = Field(default_factory=lambda: {DEFAULT_METHOD: {}})
     longer: bool = False
 
+    @property
+    def num_runs(self) -> int:
+        """Runs of each method."""
+        return len(self.sets) * len(self.students) * len(self.seeds)
+
 
 @dataclass(frozen=True)
 class Cell:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from edgekd.atomic import write_json_atomic, write_text_atomic
 from edgekd.benchmarks.suites.distillation.chart import draw_gains
-from edgekd.benchmarks.suites.distillation.gains import Gain, adjust_holm, estimate_gains
+from edgekd.benchmarks.suites.distillation.gains import Gain, adjust_holm, describe_scope, estimate_gains
 from edgekd.benchmarks.suites.distillation.plan import DEFAULT_METHOD
 from edgekd.benchmarks.suites.distillation.results import Results, average
 from edgekd.metrics import METRICS
 from edgekd.tables import Table, format_count, format_markdown
 
+PICTURE = "gains.png"
+SPLITS = {"val": "validation", "test": "test"}
+NONE = "–"
 NAMES = {"acc": "Acc", "miou": "mIoU", "dice": "Dice", "kappa": "kappa"}
 # Percentage points of Liu et al. 2023 (doi 10.1007/978-3-031-51455-5_21), mean over its sets and structures.
 PAPER = {"acc": 0.18, "miou": 1.25, "dice": 1.62, "kappa": 0.79}
@@ -24,22 +27,18 @@ LONGER_LIMIT = 0.3  # points of validation Dice that twice the steps may add bef
 
 
 def write_report(results: Results, out: Path) -> str:
-    """Write ``report.md``, ``gains.json`` and ``gains.png`` to ``out``; return the Markdown."""
-    pairs = results.list_pairs(DEFAULT_METHOD, "test")
+    """Write ``report.md``, ``gains.json`` and, of one method, ``gains.png`` to ``out``; return the Markdown.
+
+    A plan of several methods, an ablation, is reported on the validation split alone: a method chosen by the
+    test split would have none left to be judged by.
+    """
+    is_ablation = len(results.plan.methods) > 1
     parts = ["# Does distillation help?\n", _describe_experiment(results)]
-    gains: dict[str, Any] = {}
-    if pairs:
-        total = estimate_gains(pairs)
-        rows = _estimate_rows(results)
-        gains = {"mean": _to_dict(total), **{f"{s}, {n}": _to_dict(gain) for (s, n), gain in rows.items()}}
-        parts += [f"**{describe_verdict(total)}**\n", format_markdown(_build_table(results, rows, total))]
-        draw_gains(out / "gains.png", {**{f"{s}, {n}": gain for (s, n), gain in rows.items()}, "mean": total})
-        parts.append("![gains](gains.png)\n")
-    parts.append(format_markdown(_build_scores(results)))
-    if len(results.plan.methods) > 1:
-        methods = _estimate_methods(results)
-        gains["methods, validation"] = {name: _to_dict(gain) for name, gain in methods.items()}
-        parts.append(format_markdown(_build_ablation(results, methods)))
+    text, gains = _report_methods(results) if is_ablation else _report_test(results, out)
+    parts += [*text, format_markdown(_build_scores(results, "val" if is_ablation else "test"))]
+    if is_ablation:
+        # Of an earlier report, whose picture showed the test split.
+        (out / PICTURE).unlink(missing_ok=True)
     longer = results.list_longer_pairs()
     if longer:
         gain = estimate_gains(longer)
@@ -47,10 +46,10 @@ def write_report(results: Results, out: Path) -> str:
         parts.append(_describe_longer(gain["dice"]))
     if results.missing:
         parts.append(f"Not run yet: {', '.join(results.missing)}.\n")
-    text = "\n".join(parts)
-    write_text_atomic(out / "report.md", text)
+    whole = "\n".join(parts)
+    write_text_atomic(out / "report.md", whole)
     write_json_atomic(out / "gains.json", gains)
-    return text
+    return whole
 
 
 def describe_verdict(total: Mapping[str, Gain]) -> str:
@@ -79,8 +78,36 @@ def _describe_experiment(results: Results) -> str:
         f"{environment['cores']} cores ({environment['machine']}), Python {environment['python']}, "
         f"{libraries}. "
         "Student and control share initial weights, order of the data, augmentation, steps and learning "
-        "rates. Gains are student − control in percentage points with a 95 % interval over cases and seeds.\n"
+        "rates. Gains are student − control in percentage points with a 95 % interval over cases and, of "
+        "what has several, seeds.\n"
     )
+
+
+def _report_test(results: Results, out: Path) -> tuple[list[str], dict[str, Any]]:
+    """Return the text and the gains of the one method on the test split, and draw them."""
+    pairs = results.list_pairs(DEFAULT_METHOD, "test")
+    if not pairs:
+        return [], {}
+    total, rows = estimate_gains(pairs), _estimate_rows(results)
+    named = {**{f"{s}, {n}": gain for (s, n), gain in rows.items()}, "mean": total}
+    draw_gains(out / PICTURE, named)
+    parts = [
+        f"**{describe_verdict(total)}**\n",
+        format_markdown(_build_table(results, rows, total)),
+        _describe_single_seeds(named),
+        f"![gains]({PICTURE})\n",
+    ]
+    return parts, {"mean": _to_dict(total)} | {label: _to_dict(gain) for label, gain in named.items()}
+
+
+def _report_methods(results: Results) -> tuple[list[str], dict[str, Any]]:
+    """Return the text and the gains of several methods on the validation split."""
+    methods = _estimate_methods(results)
+    gains = {
+        "methods, validation": {name: _to_dict(gain) for name, gain in methods.items()},
+        "methods, p of Dice (Holm)": _adjust_p_values(results, methods),
+    }
+    return [format_markdown(_build_ablation(results, methods)), _describe_single_seeds(methods)], gains
 
 
 def _estimate_rows(results: Results) -> dict[tuple[str, str], dict[str, Gain]]:
@@ -101,56 +128,85 @@ def _build_table(
     return Table("Gain on the test split", ("set", "student", *NAMES.values()), tuple(lines))
 
 
-def _build_scores(results: Results) -> Table:
+def _build_scores(results: Results, split: str) -> Table:
     rows: list[tuple[str, ...]] = []
     for set_name in results.plan.sets:
         teachers = results.find_network(set_name, "teacher")
-        rows.append(_format_network(set_name, "teacher", teachers))
+        rows.append(_format_network(set_name, "teacher", teachers, split))
         for student in results.plan.students:
             for role in ("control", "student"):
                 runs = results.find_network(set_name, role, student.label)
-                rows.append(_format_network(set_name, f"{role} {student.label}", runs))
-    columns = ("set", "network", *NAMES.values(), "Dice on val", "parameters", "MACs", "runs")
-    return Table("Scores on the test split, mean over seeds, percent", columns, tuple(rows))
+                rows.append(_format_network(set_name, f"{role} {student.label}", runs, split))
+    beside = ("Dice on val",) if split == "test" else ()
+    columns = ("set", "network", *NAMES.values(), *beside, "parameters", "MACs", "runs")
+    title = f"Scores on the {SPLITS[split]} split, mean over seeds, percent"
+    return Table(title, columns, tuple(rows))
 
 
-def _format_network(set_name: str, label: str, runs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    scores = [_format_percent(average(runs, "test", metric)) for metric in METRICS]
+def _format_network(
+    set_name: str, label: str, runs: Sequence[Mapping[str, Any]], split: str
+) -> tuple[str, ...]:
+    scores = [_format_percent(average(runs, split, metric)) for metric in METRICS]
+    beside = (_format_percent(average(runs, "val", "dice")),) if split == "test" else ()
     model = runs[0]["model"] if runs else {"parameters": None, "macs": None}
     size = (format_count(model["parameters"]), format_count(model["macs"]))
-    return (set_name, label, *scores, _format_percent(average(runs, "val", "dice")), *size, str(len(runs)))
+    return (set_name, label, *scores, *beside, *size, str(len(runs)))
 
 
 def _estimate_methods(results: Results) -> dict[str, dict[str, Gain]]:
+    """Return the gains of each method with any finished run, without a p-value where runs are missing."""
     estimated: dict[str, dict[str, Gain]] = {}
     for method in results.plan.methods:
         pairs = results.list_pairs(method, "val")
         if pairs:
-            estimated[method] = estimate_gains(pairs)
+            gains = estimate_gains(pairs)
+            is_complete = len(pairs) == results.plan.num_runs
+            estimated[method] = gains if is_complete else _drop_p_values(gains)
     return estimated
 
 
+def _drop_p_values(gains: Mapping[str, Gain]) -> dict[str, Gain]:
+    return {metric: replace(gain, p_value=None) for metric, gain in gains.items()}
+
+
+def _adjust_p_values(results: Results, methods: Mapping[str, Mapping[str, Gain]]) -> dict[str, float]:
+    """Return the p-value of Dice of each finished method, adjusted for every method of the plan."""
+    known = {name: gain["dice"].p_value for name, gain in methods.items()}
+    finished = {name: value for name, value in known.items() if value is not None}
+    return adjust_holm(finished, len(results.plan.methods))
+
+
 def _build_ablation(results: Results, methods: Mapping[str, Mapping[str, Gain]]) -> Table:
-    adjusted = adjust_holm({name: gain["dice"].p_value for name, gain in methods.items()})
-    order = sorted(methods, key=lambda name: -methods[name]["dice"].delta)
+    adjusted = _adjust_p_values(results, methods)
+    begun = sorted(methods, key=lambda name: -methods[name]["dice"].delta)
+    waiting = [name for name in results.plan.methods if name not in methods]
     rows = tuple(
         (
             name,
             json.dumps(results.plan.methods[name]),
-            *(_format_gain(methods[name][metric]) for metric in METRICS),
-            str(len(results.list_pairs(name, "val"))),
-            f"{adjusted[name]:.3f}",
+            *(_format_gain(methods[name][metric]) if name in methods else NONE for metric in METRICS),
+            f"{len(results.list_pairs(name, 'val'))} of {results.plan.num_runs}",
+            f"{adjusted[name]:.3f}" if name in adjusted else NONE,
         )
-        for name in order
+        for name in (*begun, *waiting)
     )
     columns = ("method", "changes", *NAMES.values(), "runs", "p of Dice (Holm)")
     return Table("Methods on the validation split, gain over the control", columns, rows)
 
 
+def _describe_single_seeds(gains: Mapping[str, Mapping[str, Gain]]) -> str:
+    """Return a line for the gains whose intervals do not hold for other seeds, "" where all do."""
+    single = [label for label, gain in gains.items() if gain["dice"].num_seeds == 1]
+    if not single:
+        return ""
+    return f"One seed only, so that the interval is about cases alone: {'; '.join(single)}.\n"
+
+
 def _describe_longer(dice: Gain) -> str:
     enough = "long enough" if 100 * dice.delta < LONGER_LIMIT else "too short"
     return (
-        f"Twice the steps change the control's validation Dice by {_format_gain(dice)} points: "
+        f"Twice the steps change the control's validation Dice by {_format_gain(dice)} points "
+        f"(interval over {describe_scope([dice])}): "
         f"by the limit of {LONGER_LIMIT} the budget is {enough}.\n"
     )
 
@@ -160,7 +216,7 @@ def _format_gain(gain: Gain) -> str:
 
 
 def _format_percent(value: float) -> str:
-    return "–" if math.isnan(value) else f"{100 * value:.2f}"
+    return NONE if math.isnan(value) else f"{100 * value:.2f}"
 
 
 def _to_dict(gains: Mapping[str, Gain]) -> dict[str, Any]:

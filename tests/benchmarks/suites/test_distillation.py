@@ -97,9 +97,15 @@ def test_from_plan_to_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             assert hits / (32 * 32 * len(counts)) == pytest.approx(content["networks"][role][split]["acc"])
     longer = json.loads((tmp_path / "phantom-tiny-s0-longer.json").read_text())
     assert longer["config"]["epochs"] == 4
-    text = write_report(results, tmp_path)
-    for heading in ("Gain on the test split", "Methods on the validation split", "Twice the steps"):
+    ablation = write_report(results, tmp_path)
+    assert "Methods on the validation split" in ablation
+    assert "the interval is about cases alone: default; cwd." in ablation
+    # The same cells, as an experiment of the default method alone.
+    text = write_report(read_results(build_plan(longer=True), tmp_path), tmp_path)
+    for heading in ("Gain on the test split", "Scores on the test split", "Twice the steps"):
         assert heading in text
+    assert "the interval is about cases alone: phantom, tiny; mean." in text
+    assert "(interval over cases alone, as of one seed)" in text
     assert (tmp_path / "gains.png").stat().st_size > 10_000
     gains = json.loads((tmp_path / "gains.json").read_text())
     assert gains["mean"]["dice"]["low"] <= gains["mean"]["dice"]["delta"] <= gains["mean"]["dice"]["high"]
@@ -135,5 +141,5 @@ def test_a_set_that_is_not_here_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     [(0.001, 0.02, "helped"), (-0.01, 0.02, "not shown to help"), (-0.02, -0.001, "did harm")],
 )
 def test_the_verdict_is_plain(low: float, high: float, expected: str) -> None:
-    dice = Gain((low + high) / 2, low, high, low, 0.5)
+    dice = Gain((low + high) / 2, low, high, low, 0.5, 3)
     assert expected in describe_verdict({"dice": dice})

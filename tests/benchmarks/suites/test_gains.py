@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekd.benchmarks.suites.distillation.gains import Pair, adjust_holm, build_pair, estimate_gains
+from edgekd.benchmarks.suites.distillation.gains import (
+    Pair,
+    adjust_holm,
+    build_pair,
+    describe_scope,
+    estimate_gains,
+)
 from edgekd.errors import InputError
 
 PIXELS = 1000
@@ -68,6 +74,38 @@ def test_a_planted_gain_is_found_and_no_gain_is_seldom_claimed() -> None:
     assert wrong <= 8  # of 80 at the level of 5 percent
 
 
+def draw_runs(rng: np.random.Generator, *, seeds: int) -> list[Pair]:
+    """Return runs of four structures that gain nothing on average, alike in all cases: seeds differ."""
+    pairs: list[Pair] = []
+    for student in range(4):
+        for run in range(seeds):
+            counts = [draw_counts(rng, np.full(3, hits)) for hits in (100, 100 + round(rng.normal(0, 20)))]
+            pairs.append(build_pair("set", str(student), run, ["a", "b", "c"], counts[0], counts[1]))
+    return pairs
+
+
+def test_the_interval_over_seeds_covers_what_it_should() -> None:
+    rng = np.random.default_rng(0)
+    gains = [estimate_gains(draw_runs(rng, seeds=3), num_resamples=200)["acc"] for _ in range(200)]
+    # Three of three seeds drawn, the variance a third too little, covered 0.88 of them.
+    assert np.mean([gain.low <= 0 <= gain.high for gain in gains]) > 0.91
+    assert {gain.num_seeds for gain in gains} == {3}
+
+
+def test_of_one_seed_the_interval_is_about_cases_alone() -> None:
+    gain = estimate_gains(draw_runs(np.random.default_rng(0), seeds=1), num_resamples=50)["acc"]
+    assert gain.low == gain.delta == gain.high
+    assert describe_scope([gain]) == "cases alone, as of one seed"
+
+
+def test_the_fewest_seeds_of_a_place_count() -> None:
+    pairs = draw_runs(np.random.default_rng(0), seeds=3)
+    whole, part = (estimate_gains(some, num_resamples=50)["acc"] for some in (pairs, pairs[:-2]))
+    assert (whole.num_seeds, part.num_seeds) == (3, 1)
+    assert describe_scope([whole]) == "cases and seeds"
+    assert describe_scope([whole, part]) == "cases, and seeds where there are several"
+
+
 def test_runs_that_were_judged_by_other_masks_are_refused() -> None:
     with pytest.raises(InputError, match="different masks"):
         build_pair("set", "one", 0, ["a"], [[90, 0, 5, 5]], [[89, 0, 5, 6]])
@@ -79,6 +117,17 @@ def test_runs_that_were_judged_by_other_masks_are_refused() -> None:
 
 def test_holm_by_hand() -> None:
     # 4 · 0.005; 3 · 0.01; 2 · 0.03; then 0.04, which may not fall below the one before.
-    adjusted = adjust_holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
+    adjusted = adjust_holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}, 4)
     assert adjusted == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
-    assert adjust_holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+    assert adjust_holm({"a": 0.9, "b": 0.8}, 2) == {"a": 1.0, "b": 1.0}
+
+
+def test_methods_that_have_not_finished_count_too() -> None:
+    assert adjust_holm({"a": 0.01, "b": 0.02}, 10) == pytest.approx({"a": 0.1, "b": 0.18})
+    # Whatever the others turn out to be, no value rises.
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        everything = {str(index): float(value) for index, value in enumerate(rng.uniform(0, 0.2, 6))}
+        early = adjust_holm({name: everything[name] for name in "024"}, 6)
+        late = adjust_holm(everything, 6)
+        assert all(late[name] <= early[name] + 1e-12 for name in early)

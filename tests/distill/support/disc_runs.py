@@ -34,17 +34,19 @@ def write_discs(root: Path, counts: dict[str, int] = COUNTS) -> Path:
 
 
 def build_distill_config(**changes: object) -> DistillConfig:
-    """Return a configuration of 2 + 2 epochs of 2 steps with networks of a few thousand parameters."""
+    """Return a configuration of 2 + 2 epochs of 2 steps with networks of a few thousand parameters.
+
+    A teacher among the changes is taken as it is, so that it may be a finished run.
+    """
     values = {
-        "teacher": "unet-wide",
-        "teacher_options": {"width": 4},
         "student": "unet-narrow",
         "student_options": {"width": 2},
         "epochs": 2,
         "distill_epochs": 2,
         "lr": 1e-2,
-        "teacher_lr": 1e-2,
     }
+    teacher = {"teacher": "unet-wide", "teacher_options": {"width": 4}, "teacher_lr": 1e-2}
+    values |= {} if "teacher" in changes else teacher
     return DistillConfig.model_validate({**COMMON, **values, **changes})
 
 
