@@ -55,7 +55,7 @@ def test_modes_are_put_back_after_a_failure(network: nn.Module) -> None:
 def test_scoring_never_holds_the_logits_of_a_split(network: nn.Module) -> None:
     images = draw_images(48, 64)
     names = tuple(str(index) for index in range(len(images)))
-    cases = LoadedCases(images, np.zeros((48, 64, 64), np.uint8), names, names, ((64, 64),) * 48)
+    cases = LoadedCases(images, np.zeros((48, 64, 64), np.uint8), names, names, ((64, 64),) * 48, names)
     logits_bytes = images.nbytes * NUM_CLASSES
     assert measure_peak(lambda: predict_logits(network, images)) > logits_bytes
     assert measure_peak(lambda: score_network(network, cases, NUM_CLASSES)) < logits_bytes / 4

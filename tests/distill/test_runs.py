@@ -259,7 +259,7 @@ def draw_squares(sizes: list[int]) -> LoadedCases:
     images = truths[:, None].astype(np.float32)
     images[:, :, 0] = 0.5
     names = tuple(str(index) for index in range(len(sizes)))
-    return LoadedCases(images, truths, names, names, ((8, 8),) * len(sizes))
+    return LoadedCases(images, truths, names, names, ((8, 8),) * len(sizes), names)
 
 
 def test_the_gain_is_the_students_and_not_the_controls() -> None:
