@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from edgekd.benchmarks.selection import PROBES, Choice, Skipped
+from edgekd.benchmarks.selection import Choice, Skipped, list_one_size
 from edgekd.bundle import Bundle
 from edgekd.errors import InputError
-
-Size = tuple[int, int]
 
 
 def leave_misfits(
@@ -26,7 +24,8 @@ def leave_misfits(
     Raises:
         InputError: a build that was named does not take the frames, or none does.
     """
-    fixed = {choice.name: size for choice in choices if (size := _find_size(bundle, choice)) is not None}
+    builds = list_one_size(bundle, choices)
+    fixed = {name: tuple(build.record.facts["frame_size"]) for name, build in builds.items()}
     misfits: dict[str, str] = {}
     for height, width, *_ in shapes if fixed else ():
         for name, own in fixed.items():
@@ -42,10 +41,3 @@ def leave_misfits(
         )
     left = [choice for choice in choices if choice.name not in misfits]
     return left, [Skipped(name, reason) for name, reason in misfits.items()]
-
-
-def _find_size(bundle: Bundle, choice: Choice) -> Size | None:
-    if choice.target in PROBES:
-        return None
-    size = choice.find_build(bundle).record.facts.get("frame_size")
-    return None if size is None else (size[0], size[1])

@@ -67,7 +67,6 @@ def _open_core(path: Path, target: str) -> Runner:
         return open_graph(path)
     import onnx
 
-    from edgekd.export.running import run_graph
+    from edgekd.export.running import make_runner
 
-    model = onnx.load(path)
-    return lambda tensors: run_graph(model, tensors, optimise=True)[0]
+    return make_runner(onnx.load(path))

@@ -9,7 +9,7 @@ import onnx
 
 from edgekd.bundle import Build, Bundle, read_golden
 from edgekd.errors import MachineError
-from edgekd.export.agreement import Runner, check_core_logits, check_preprocessing
+from edgekd.export.agreement import check_core_logits, check_preprocessing
 from edgekd.export.calibration import Calibration
 from edgekd.export.drafts import keep_build
 from edgekd.export.fixed_shapes import FixedShapes
@@ -23,7 +23,7 @@ from edgekd.export.graphs import (
 )
 from edgekd.export.int8 import build_int8
 from edgekd.export.layers import list_products, read_onnxruntime_layers
-from edgekd.export.running import import_onnxruntime, run_graph
+from edgekd.export.running import import_onnxruntime, make_runner, run_graph
 from edgekd.export.source_graphs import (
     CORE_FILE,
     DEPLOY_FILE,
@@ -57,8 +57,8 @@ def build_onnx(
     preprocess = build_preprocess_graph(spec)
     facts: dict[str, Any] = {
         "exporter": f"{core.producer_name} {core.producer_version}",
-        "logits_max_difference": check_core_logits(_make_runner(core), bundle),
-        "preprocess_max_difference": check_preprocessing(_make_runner(preprocess), spec),
+        "logits_max_difference": check_core_logits(make_runner(core), bundle),
+        "preprocess_max_difference": check_preprocessing(make_runner(preprocess), spec),
     }
     graphs = {
         CORE_FILE: core,
@@ -136,7 +136,3 @@ def _write(
     return keep_build(
         bundle, target="onnx", precision=precision, files=files, facts={**common, **facts}, shapes=shapes
     )
-
-
-def _make_runner(graph: onnx.ModelProto) -> Runner:
-    return lambda value: run_graph(graph, value, optimise=True)[0]

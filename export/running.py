@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,11 @@ def run_graph(
         session.run(wanted, {name: tensors[start : start + BATCH]}) for start in range(0, len(tensors), BATCH)
     ]
     return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+
+
+def make_runner(model: onnx.ModelProto) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """Return what runs a graph of one output, fused as the library likes."""
+    return lambda tensors: run_graph(model, tensors, optimise=True)[0]
 
 
 def import_onnxruntime() -> Any:
