@@ -332,6 +332,9 @@ def export(
     calib: CalibrationOption = None,
     frame_size: FixedSizeOption = None,
     batch: FixedBatchOption = None,
+    device: Annotated[
+        str | None, typer.Option(help="OpenVINO: CPU (where absent), GPU or NPU, here or on the device.")
+    ] = None,
     min_shapes: Annotated[
         str | None, typer.Option(help="TensorRT: smallest batch, as trtexec has it: image:1x1x256x256.")
     ] = None,
@@ -368,6 +371,7 @@ def export(
         calib=calib,
         shapes=read_options(batch, frame_size),
         tensorrt=options,
+        device=device,
         quiet=quiet,
     )
     return show_builds(opened, builds)

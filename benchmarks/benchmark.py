@@ -103,7 +103,7 @@ def run_benchmark(
         data: take the first 32 frames of a data set, at their own size; None takes the golden frames.
         targets: builds to measure, also ``null`` and ``scripted``; empty takes every build that can run here.
         precision, device: narrow the builds; None takes all, each on its own device.
-        threads: processor threads of the engines; None leaves it to them.
+        threads: processor threads of the engines that run on the processor; None leaves it to them.
         rule, num_warmup, scenarios: see ``measure_latency``.
         cache: where an engine may keep compiled code.
         quiet: no notice before each build.
@@ -120,6 +120,12 @@ def run_benchmark(
     limits.check()
     chosen.check()
     choices, skipped = choose_builds(opened, targets or (), precision, device, allow_probes=True)
+    if threads is not None and not any(choice.is_on_processor for choice in choices):
+        raise UsageError(
+            "threads are those of engines on the processor",
+            received=f"threads={threads}, and no build that runs there",
+            action="leave them out",
+        )
     frames, description, digest = _gather_frames(opened, data, choices)
     if data is not None:
         shapes = (frame.shape for frame in frames)

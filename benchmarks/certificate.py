@@ -22,7 +22,7 @@ from edgekd.atomic import hash_file, write_json_atomic, write_text_atomic
 from edgekd.benchmarks.environment import describe_environment
 from edgekd.benchmarks.junit import build_certificate_junit
 from edgekd.benchmarks.parity_report import ParityReport
-from edgekd.bundle import Bundle, find_build
+from edgekd.bundle import Bundle, choose_build
 from edgekd.bundle.builds import BUILD_FILE
 from edgekd.bundle.files import replace_non_finite
 from edgekd.errors import EdgeKDError, GateFailure, InputError, IntegrityError, UsageError
@@ -167,7 +167,7 @@ def _describe_now(bonds: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:
 def _describe_build_now(bundle: Bundle, bond: Mapping[str, Any]) -> dict[str, Any]:
     asked = {key: bond[key] for key in ("target", "precision", "device")}
     try:
-        build = find_build(bundle, bond["target"], bond["precision"])
+        build = choose_build(bundle, bond["target"], bond["precision"], bond["device"])
         build.check_files()
         with load(bundle, bond["target"], bond["precision"], bond["device"]) as segmenter:
             engine = _pick_engine_facts(segmenter.engine.facts())

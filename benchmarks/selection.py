@@ -14,12 +14,14 @@ from edgekd.bundle import (
     Bundle,
     check_precision,
     check_target,
+    choose_build,
     find_build,
     format_export,
     list_builds,
 )
 from edgekd.errors import MachineError
-from edgekd.runtime import Segmenter, list_runnable, load
+from edgekd.runtime import ENGINES, Segmenter, list_runnable, load
+from edgekd.runtime.catalogue import PROCESSOR
 
 PROBES = ("null", "scripted")
 """Targets without a build: they measure the harness itself."""
@@ -41,12 +43,18 @@ class Choice:
     device: str | None
 
     def find_build(self, bundle: Bundle) -> Build:
-        """Return its build; errors are those of ``bundle.find_build``."""
-        return find_build(bundle, self.target, self.precision)
+        """Return its build; errors are those of ``bundle.choose_build``."""
+        return choose_build(bundle, self.target, self.precision, self.device)
 
     def load(self, bundle: Bundle, cache: Path | None = None, threads: int | None = None) -> Segmenter:
-        """Load its engine; arguments and errors are those of ``runtime.load``."""
+        """Load its engine as ``runtime.load`` does; threads are for the processor alone."""
+        threads = threads if self.is_on_processor else None
         return load(bundle, self.target, self.precision, self.device, cache=cache, threads=threads)
+
+    @property
+    def is_on_processor(self) -> bool:
+        """Whether its engine runs on the processor."""
+        return (self.device or ENGINES[self.target].device).upper() == PROCESSOR
 
 
 def list_one_size(bundle: Bundle, choices: Sequence[Choice]) -> dict[str, Build]:
@@ -138,10 +146,11 @@ def _choose_target(bundle: Bundle, target: str, precision: str | None, device: s
         _refer_to_rtx(bundle)
     if not found:
         find_build(bundle, target, precision or "fp32")  # raises the error that names the export command
-    for build, reason in found:
+    taken = [(build, reason) for build, reason in found if _find_own(build, found, device) is None]
+    for build, reason in taken:
         if reason is not None:
             raise MachineError(f"{build.name} cannot run here: {reason}")
-    return [_build_choice(build.name, build.record, device) for build, _ in found]
+    return [_build_choice(build.name, build.record, device) for build, _ in taken]
 
 
 def _refer_to_rtx(bundle: Bundle) -> None:
@@ -159,9 +168,13 @@ def _choose_all(
 ) -> tuple[list[Choice], list[Skipped]]:
     choices: list[Choice] = []
     skipped: list[Skipped] = []
-    for build, reason in list_runnable(bundle, device=device):
+    found = list_runnable(bundle, device=device)
+    for build, reason in found:
+        own = _find_own(build, found, device)
         if precision not in (None, build.record.precision_asked):
             skipped.append(Skipped(build.name, f"not of the precision asked for, {precision}"))
+        elif own is not None:
+            skipped.append(Skipped(build.name, f"{own.name} is made for the device asked for, {device}"))
         elif reason is not None:
             never = build.record.status == "built, not run"
             skipped.append(Skipped(build.name, reason, "built, not run" if never else "skipped"))
@@ -184,11 +197,23 @@ def _fits_device(target: str, built_for: str, asked: str | None) -> bool:
     return asked is None or target == "openvino" or built_for.lower() == asked.lower()
 
 
+def _find_own(build: Build, found: Sequence[tuple[Build, str | None]], device: str | None) -> Build | None:
+    """Return the other build of the same target and precision, made for the device asked for, or None."""
+    family = (device or build.record.device).partition(".")[0].lower()
+    if build.record.device.lower() == family:
+        return None
+    cell = (build.record.target, build.record.precision_asked, family)
+    records = ((one, one.record) for one, _ in found)
+    return next(
+        (one for one, it in records if (it.target, it.precision_asked, it.device.lower()) == cell), None
+    )
+
+
 def _build_choice(name: str, record: BuildRecord, device: str | None) -> Choice:
     elsewhere = device is not None and device.lower() != record.device.lower()
     return Choice(
         name=f"{name} on {device}" if elsewhere else name,
         target=record.target,
         precision=record.precision_asked,
-        device=device,
+        device=device or record.device,
     )

@@ -12,22 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.bundle import (
-    PRECISIONS,
-    TARGETS,
     Build,
     Bundle,
-    check_precision,
-    check_target,
     draft_build,
     format_export,
     install_build,
 )
-from edgekd.errors import InputError, MachineError, UsageError
+from edgekd.errors import MachineError, UsageError
 from edgekd.export.agreement import install_checked
 from edgekd.export.calibration import Calibration, load_calibration
-from edgekd.export.cells import check_cell
 from edgekd.export.fixed_shapes import FixedShapes, fix_shapes, free_shapes
-from edgekd.export.kernels import parse_architecture
+from edgekd.export.requests import check_calib_is_used, check_device, check_request
 from edgekd.export.source_graphs import ENGINE_FILE, GRAPH_FACTS, find_engine_graph, find_graphs
 from edgekd.export.tensorrt_options import TensorRtOptions, check_options
 from edgekd.progress import Progress
@@ -45,6 +40,7 @@ def export_bundle(
     calib: Path | None = None,
     shapes: FixedShapes | None = None,
     tensorrt: TensorRtOptions | None = None,
+    device: str | None = None,
     quiet: bool = False,
 ) -> list[Build]:
     """Build every target in every precision, run each on the golden frames where this machine can.
@@ -63,6 +59,7 @@ def export_bundle(
             judged with; None takes graphs that are there.
         shapes: batch and size of the frames, where ONNX and OpenVINO builds shall take no others.
         tensorrt: further options of TensorRT builds; None takes their defaults.
+        device: of OpenVINO builds, ``CPU``, ``GPU`` or ``NPU``; None takes the processor.
         quiet: no progress bar.
 
     Raises:
@@ -72,9 +69,10 @@ def export_bundle(
         MachineError: this machine lacks a package, or cannot compute in the precision.
         GateFailure: a build differs from the PyTorch student, or a precision misses its limits.
     """
-    _check_request(targets, precisions, sm)
+    device = "CPU" if device is None else check_device(device, targets, shapes)
+    check_request(targets, precisions, sm, device)
     if calib is not None:
-        _check_calib_is_used(calib, precisions)
+        check_calib_is_used(calib, precisions)
     options = tensorrt or TensorRtOptions()
     check_options(options, targets)
     if shapes is not None:
@@ -86,51 +84,12 @@ def export_bundle(
     with Progress(quiet=quiet) as progress:
         handle = progress.add("exporting", len(cells) + 1)
         progress.advance(handle, 0, note="ONNX graphs")
-        request = _Request(bundle, cells, sm, calib, shapes, options, progress, quiet=quiet)
+        request = _Request(bundle, cells, sm, calib, shapes, options, progress, device, quiet=quiet)
         for target, precision in cells:
             progress.advance(handle, note=f"{target} {precision}")
             builds.append(request.build(target, precision))
         progress.advance(handle)
     return builds
-
-
-def _check_request(targets: Sequence[str], precisions: Sequence[str], sm: Sequence[str | int] | None) -> None:
-    if not targets:
-        raise UsageError(
-            "no target was named",
-            expected=f"one or more of {', '.join(TARGETS)}",
-            action="for example: edgekd export --target onnx --target openvino",
-        )
-    if not precisions:
-        raise UsageError("no precision was named", expected=f"one or more of {', '.join(PRECISIONS)}")
-    if sm is not None and not any(target.startswith("tensorrt") for target in targets):
-        raise UsageError(
-            "a GPU architecture is meant for TensorRT alone",
-            received=f"sm {', '.join(map(str, sm))} for {', '.join(targets)}",
-            action="leave it out, or add a TensorRT target",
-        )
-    for text in sm or ():
-        parse_architecture(text)
-    for target in targets:
-        check_target(target)
-    for precision in precisions:
-        check_precision(precision)
-    for target, precision in product(targets, precisions):
-        check_cell(target, precision)
-
-
-def _check_calib_is_used(calib: Path, precisions: Sequence[str]) -> None:
-    if not calib.exists():
-        raise InputError(
-            f"the data set {calib} of --calib is not there",
-            expected="the data set that the student was distilled on",
-        )
-    if all(precision == "fp32" for precision in precisions):
-        raise UsageError(
-            "nothing that was asked for uses --calib",
-            received=f"--calib {calib} with precision fp32 alone",
-            action="leave it out, or add a precision that is judged with it, as in: --precision int8",
-        )
 
 
 class _Request:
@@ -145,11 +104,12 @@ class _Request:
         shapes: FixedShapes | None,
         options: TensorRtOptions,
         progress: Progress,
+        device: str,
         *,
         quiet: bool,
     ) -> None:
         self._bundle, self._cells, self._sm, self._calib, self._shapes = bundle, cells, sm, calib, shapes
-        self._options, self._progress, self._quiet = options, progress, quiet
+        self._options, self._progress, self._device, self._quiet = options, progress, device, quiet
         self._check_calibration(cells)
         self._graphs = self._provide_graphs()
         self._int8: Build | None = None
@@ -164,7 +124,9 @@ class _Request:
         from edgekd.export.openvino import build_openvino
 
         calibration = None if self._calib is None or precision == "fp32" else self._calibration
-        return build_openvino(self._bundle, self._graphs, precision, deploy, self._shapes, calibration)
+        return build_openvino(
+            self._bundle, self._graphs, precision, deploy, self._shapes, calibration, self._device
+        )
 
     def _check_calibration(self, cells: Sequence[tuple[str, str]]) -> None:
         """Raise UsageError where int8 is asked for and there is nothing to make it from."""

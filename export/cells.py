@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from edgekd.errors import MachineError
+from edgekd.runtime.openvino import find_device
 from edgekd.runtime.precision import OPENVINO_CAPABILITIES
 
+DEVICES = ("CPU", "GPU", "NPU")
+# What devices compute in that are not here to be asked: OpenVINO's documentation of its devices. An NPU takes
+# the hints f16 and i8 alone.
+_KNOWN_CAPABILITIES = {"GPU": ("FP32", "FP16", "INT8"), "NPU": ("FP16", "INT8")}
 
-def check_cell(target: str, precision: str) -> None:
+
+def check_cell(target: str, precision: str, device: str = "CPU") -> None:
     """Raise MachineError, with the reason, where a build could not compute as asked.
 
     Args:
         target: a name among `edgekd.bundle.TARGETS`.
         precision: a name among `edgekd.bundle.PRECISIONS`.
+        device: of OpenVINO, a name among DEVICES.
     """
-    reason = _find_reason(target, precision)
+    reason = _find_reason(target, precision, device)
     if reason is None:
         return
     received, action = reason
     raise MachineError(f"no {target} build in {precision}", received=received, action=action)
 
 
-def _find_reason(target: str, precision: str) -> tuple[str, str] | None:
+def _find_reason(target: str, precision: str, device: str) -> tuple[str, str] | None:
+    if target == "openvino":
+        return _find_openvino_reason(precision, device)
     if precision == "fp32":
         return None
-    if target == "openvino":
-        return _find_openvino_reason(precision)
     if precision == "bf16":
         return "bf16 exists for OpenVINO only", "export with --target openvino, or in fp16 or int8"
     if target == "onnx" and precision == "fp16":
@@ -33,17 +40,23 @@ def _find_reason(target: str, precision: str) -> tuple[str, str] | None:
     return None
 
 
-def _find_openvino_reason(precision: str) -> tuple[str, str] | None:
-    """Ask OpenVINO what the processor computes in; without OpenVINO the build itself will say so."""
+def _find_openvino_reason(precision: str, device: str) -> tuple[str, str] | None:
+    """Ask OpenVINO what the device computes in; without OpenVINO the build itself will say so."""
     try:
         import openvino
     except ModuleNotFoundError:
         return None
-    has: list[str] = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    core = openvino.Core()
+    is_here = device == "CPU" or find_device(device, core.available_devices) is not None
+    has = core.get_property(device, "OPTIMIZATION_CAPABILITIES") if is_here else _KNOWN_CAPABILITIES[device]
     if OPENVINO_CAPABILITIES[precision] in has:
         return None
     known = [name for name, capability in OPENVINO_CAPABILITIES.items() if capability in has]
+    if device != "CPU":
+        return f"{device} computes in {', '.join(known)}", f"export with --precision {known[0]}"
+    elsewhere = "on a processor with fp16, or for an Intel GPU: --device GPU"
     return (
         f"this processor computes in {', '.join(known)} and OpenVINO would run it in fp32",
-        f"export with --precision {known[-1] if known else 'fp32'}, or on a processor with {precision}",
+        f"export with --precision {known[-1] if known else 'fp32'}, or "
+        + (elsewhere if precision == "fp16" else f"on a processor with {precision}"),
     )

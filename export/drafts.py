@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekd.bundle import Build, Bundle, draft_build
-from edgekd.export.agreement import install_checked
-from edgekd.export.fixed_shapes import FixedShapes, fix_shapes
+from edgekd.bundle import Build, Bundle, draft_build, install_build
+from edgekd.export.agreement import install_checked, run_on_golden_frames
+from edgekd.export.fixed_shapes import FixedShapes, fix_shapes, open_fixed
+from edgekd.runtime import find_obstacle
 
 
 def keep_build(
@@ -16,18 +18,22 @@ def keep_build(
     *,
     target: str,
     precision: str,
+    device: str = "CPU",
     files: Mapping[str, Path | bytes],
     facts: Mapping[str, Any],
     shapes: FixedShapes | None = None,
 ) -> Build:
-    """Write the build of a deploy graph for processors, once it has run on the golden frames.
+    """Write the build of a deploy graph, once it has run on the golden frames.
 
+    For another device its graph runs on the processor first; where the device is not here that is all, and
+    the build is ``built, not run``.
     Whatever fails leaves the build that was there as it was.
 
     Args:
         bundle: the bundle.
         target: ``onnx`` or ``openvino``.
         precision: of the build.
+        device: what it is for; one that is not here is possible for ``openvino`` alone.
         files: name in the build → bytes, or the path of a file to copy.
         facts: of the build's record.
         shapes: what its graph shall take alone; None leaves it free.
@@ -36,13 +42,51 @@ def keep_build(
         MachineError, SegmenterFault: it cannot run here as asked, or fails.
         GateFailure: its masks are others.
     """
-    with draft_build(
+    if device != "CPU":
+        return _keep_for_device(bundle, target, precision, device, files, facts, shapes)
+    with _draft(bundle, target, precision, device, files, facts) as draft:
+        return install_checked(bundle, draft) if shapes is None else fix_shapes(bundle, draft, shapes)
+
+
+def _keep_for_device(
+    bundle: Bundle,
+    target: str,
+    precision: str,
+    device: str,
+    files: Mapping[str, Path | bytes],
+    facts: Mapping[str, Any],
+    shapes: FixedShapes | None,
+) -> Build:
+    # Hints make fp16; the graph is that of float32. The processor also takes what is not fixed yet.
+    stand_in = "int8" if precision == "int8" else "fp32"
+    with contextlib.ExitStack() as stack:
+        trial = stack.enter_context(_draft(bundle, target, stand_in, "CPU", files, facts))
+        if shapes is not None:
+            trial = stack.enter_context(open_fixed(bundle, trial, shapes))
+        seen = run_on_golden_frames(bundle, trial)
+        known = {**trial.record.facts, f"on_the_processor_in_{stand_in}": seen}
+        kept = {name: trial.resolve_file(name) for name in trial.record.files}
+        draft = stack.enter_context(_draft(bundle, target, precision, device, kept, known))
+        if find_obstacle(draft) is None:
+            return install_checked(bundle, draft)
+        said = f"not run on {device}; its graph ran on the processor in {stand_in}"
+        return install_build(bundle, draft, facts={**known, "notices": [*known.get("notices", ()), said]})
+
+
+def _draft(
+    bundle: Bundle,
+    target: str,
+    precision: str,
+    device: str,
+    files: Mapping[str, Path | bytes],
+    facts: Mapping[str, Any],
+) -> contextlib.AbstractContextManager[Build]:
+    return draft_build(
         bundle,
         target=target,
         precision_asked=precision,
         precision_effective=precision,
-        device="CPU",
+        device=device,
         files=files,
         facts=facts,
-    ) as draft:
-        return install_checked(bundle, draft) if shapes is None else fix_shapes(bundle, draft, shapes)
+    )

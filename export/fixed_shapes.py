@@ -99,6 +99,13 @@ def fix_shapes(bundle: Bundle, build: Build, shapes: FixedShapes) -> Build:
         MachineError, SegmenterFault: it cannot run here as asked, or fails.
         GateFailure: the masks are others.
     """
+    with open_fixed(bundle, build, shapes) as fixed:
+        return install_checked(bundle, fixed)
+
+
+@contextlib.contextmanager
+def open_fixed(bundle: Bundle, build: Build, shapes: FixedShapes) -> Iterator[Build]:
+    """Give a draft of a build with fixed shapes and the same masks; arguments, errors as `fix_shapes`."""
     shapes.check_crop(bundle.manifest.preprocess)
     if build.record.target == "onnx":
         _import_onnx()
@@ -112,7 +119,7 @@ def fix_shapes(bundle: Bundle, build: Build, shapes: FixedShapes) -> Build:
                 received=f"{agreement:.4%} of the pixels equal",
                 expected=f"at least {floor:.2%}",
             )
-        return install_checked(bundle, fixed)
+        yield fixed
 
 
 def free_shapes(bundle: Bundle, build: Build) -> Build:

@@ -18,6 +18,7 @@ from edgekd.export.fixed_shapes import FixedShapes
 from edgekd.export.judgement import LARGEST_DICE_LOSS, judge_logits
 from edgekd.export.model_api import MODEL_API_FILES, build_model_api
 from edgekd.export.source_graphs import CORE_FILE, DEPLOY_FILE, GRAPH_FACTS, PREPROCESS_FILE, describe_bundle
+from edgekd.runtime.openvino import find_device
 from edgekd.runtime.precision import OPENVINO_HINTS
 
 DEPLOY_FILES = ("deploy.xml", "deploy.bin")
@@ -33,8 +34,9 @@ def build_openvino(
     deploy: Build | None = None,
     shapes: FixedShapes | None = None,
     calibration: Calibration | None = None,
+    device: str = "CPU",
 ) -> Build:
-    """Convert a deploy graph, check it and write ``builds/openvino-<precision>-cpu``.
+    """Convert a deploy graph, check it and write ``builds/openvino-<precision>-<device>``.
 
     fp16 and bf16 are the float32 graph, computed as the runtime asks; int8 is in the graph.
 
@@ -46,6 +48,8 @@ def build_openvino(
         shapes: what the deploy graph shall take alone; None leaves it free.
         calibration: frames to judge fp16 and bf16 by; None leaves them to the golden frames, which is said.
             The graph of int8 was judged when it was made.
+        device: ``CPU``, ``GPU`` or ``NPU``; for one that is not here the graph is checked on the processor,
+            and the build is ``built, not run``.
 
     Raises:
         MachineError: openvino is missing, or computes in another precision here.
@@ -67,14 +71,20 @@ def build_openvino(
         "preprocess_sha256": spec.compute_hash(),
         "preprocess_max_difference": check_preprocessing(preprocess, spec),
         **{key: source.record.facts[key] for key in (*GRAPH_FACTS, "notices") if key in source.record.facts},
-        **_judge_hint(graphs.resolve_file(CORE_FILE), precision, calibration),
+        **_judge_hint(graphs.resolve_file(CORE_FILE), precision, calibration, device),
     }
     with tempfile.TemporaryDirectory() as folder:
         _save_model(openvino, model, Path(folder) / "deploy.xml")
         _save_model(openvino, build_model_api(model, bundle), Path(folder) / MODEL_API_FILES[0])
         files = {name: Path(folder) / name for name in (*DEPLOY_FILES, *MODEL_API_FILES)}
         return keep_build(
-            bundle, target="openvino", precision=precision, files=files, facts=facts, shapes=shapes
+            bundle,
+            target="openvino",
+            precision=precision,
+            device=device,
+            files=files,
+            facts=facts,
+            shapes=shapes,
         )
 
 
@@ -84,24 +94,29 @@ def find_opset(model: Any) -> int:
     return max(int(version.removeprefix("opset")) for version in versions if version.startswith("opset"))
 
 
-def open_graph(graph: Path, precision: str = "fp32") -> Runner:
-    """Return what runs an ONNX graph of one input on the processor, in the precision asked of it."""
+def open_graph(graph: Path, precision: str = "fp32", device: str = "CPU") -> Runner:
+    """Return what runs an ONNX graph of one input on a device, in the precision asked of it."""
     core = _import_openvino().Core()
     options = {"INFERENCE_PRECISION_HINT": OPENVINO_HINTS[precision]}
-    compiled = core.compile_model(core.read_model(graph), "CPU", options)
+    compiled = core.compile_model(core.read_model(graph), device, options)
     return lambda value: compiled({0: value})[0]
 
 
-def _judge_hint(core: Path, precision: str, calibration: Calibration | None) -> dict[str, Any]:
+def _judge_hint(core: Path, precision: str, calibration: Calibration | None, device: str) -> dict[str, Any]:
     """Return the facts of a precision that a hint makes, judged on the validation split if there is one."""
     if precision not in HINTED_PRECISIONS:
         return {}
+    if find_device(device, _import_openvino().Core().available_devices) is None:
+        said = f"{precision}: judged nowhere yet; on the device: edgekd parity BUNDLE --data DATA"
+        return {"notices": [said]}
     if calibration is None:
         said = (
             f"{precision}: judged on the golden frames alone; --calib DATA judges it on the validation split"
         )
         return {"notices": [said]}
-    reference, found = (_run_batches(open_graph(core, one), calibration) for one in ("fp32", precision))
+    reference, found = (
+        _run_batches(open_graph(core, *one), calibration) for one in (("fp32", "CPU"), (precision, device))
+    )
     judgement = judge_logits(precision, reference, found, calibration.val_truths)
     if not judgement.passed:
         raise GateFailure(

@@ -4,6 +4,7 @@ from edgekd.bundle.build_names import PRECISIONS, TARGETS, check_precision, chec
 from edgekd.bundle.builds import (
     Build,
     BuildRecord,
+    choose_build,
     draft_build,
     find_build,
     install_build,
@@ -43,6 +44,7 @@ __all__ = [
     "Recording",
     "check_precision",
     "check_target",
+    "choose_build",
     "draft_build",
     "find_build",
     "format_export",

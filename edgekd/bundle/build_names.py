@@ -44,10 +44,12 @@ def parse_build_name(name: str) -> Cell | None:
     return None if match is None else Cell(*match.groups())
 
 
-def format_export(bundle: Path, target: str, precision: str | None = None) -> str:
-    """Return the command that makes a build, as a shell reads it."""
+def format_export(bundle: Path, target: str, precision: str | None = None, device: str | None = None) -> str:
+    """Return the command that makes a build, as a shell reads it; what is None is not named."""
     words = ["edgekd", "export", str(bundle), "--target", target]
-    return shlex.join(words if precision is None else [*words, "--precision", precision])
+    for name, value in (("--precision", precision), ("--device", device)):
+        words += [] if value is None else [name, value]
+    return shlex.join(words)
 
 
 def check_target(target: str) -> None:

@@ -140,6 +140,23 @@ def find_build(bundle: Bundle, target: str, precision: str = "fp32", device: str
     )
 
 
+def choose_build(bundle: Bundle, target: str, precision: str, device: str | None) -> Build:
+    """Return the build to run on a device: the one made for it, else any of the target and precision.
+
+    Args:
+        bundle: the bundle.
+        target, precision: of the build.
+        device: such as ``GPU`` or, of several, ``GPU.1``; None takes any.
+
+    Raises:
+        UsageError, MachineError, IntegrityError: as `find_build`.
+    """
+    family = (device or "").partition(".")[0]
+    own = f"{target}-{precision}-{family.lower()}"
+    has_own = any(folder.name == own for folder in _list_folders(bundle, target, precision))
+    return find_build(bundle, target, precision, family if has_own else None)
+
+
 @contextlib.contextmanager
 def draft_build(
     bundle: Bundle,

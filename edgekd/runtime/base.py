@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.bundle import Build, Bundle, find_build
+from edgekd.bundle import Build, Bundle, choose_build
 from edgekd.errors import SegmenterFault, UsageError
 from edgekd.preprocess import check_frame, list_frames
 from edgekd.runtime.limits import FrameLimits
@@ -47,10 +47,10 @@ class LoadRequest:
     build: Build | None = None
 
     def find_build(self) -> Build:
-        """Return the build to run; errors are those of ``bundle.find_build``."""
+        """Return the build to run; errors are those of ``bundle.choose_build``."""
         if self.build is not None:
             return self.build
-        return find_build(self.bundle, self.target, self.precision)
+        return choose_build(self.bundle, self.target, self.precision, self.device)
 
 
 class Engine(Protocol):

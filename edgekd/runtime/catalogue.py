@@ -30,6 +30,7 @@ class Entry(NamedTuple):
     device: str
 
 
+PROCESSOR = "CPU"
 ENGINES: dict[str, Entry] = {
     "onnx": Entry("edgekd.runtime.onnx:OnnxEngine", "onnxruntime", "onnx", "CPU"),
     "openvino": Entry("edgekd.runtime.openvino:OpenVinoEngine", "openvino", "openvino", "CPU"),
@@ -65,11 +66,11 @@ def load(
         device: ``CPU``, ``GPU`` or ``NPU``; None takes the target's own (CPU, for TensorRT GPU).
             There is no fallback: a device that is not there is an error.
         cache: folder where an engine may keep compiled code; nothing is ever written into the bundle.
-        threads: processor threads the engine may use; None leaves it to the engine.
+        threads: processor threads the engine may use, on the processor alone; None leaves it to the engine.
         build: a draft of that target and precision, to be tried; None takes the bundle's own build.
 
     Raises:
-        UsageError: an unknown target or precision, or fewer than one thread.
+        UsageError: an unknown target or precision, fewer than one thread, or threads on another device.
         MachineError: the package, device or build is missing; the error names the command that adds it.
         IntegrityError: a file is not what its record says.
     """
@@ -77,8 +78,15 @@ def load(
     check_precision(precision)
     if threads is not None and threads < 1:
         raise UsageError("an engine needs a thread", received=f"threads={threads}", expected="1 or more")
+    place = (device or entry.device).upper()
+    if threads is not None and place != PROCESSOR:
+        raise UsageError(
+            "threads are those of an engine on the processor",
+            received=f"threads={threads} for {target} on {place}",
+            action="leave them out",
+        )
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    request = LoadRequest(opened, target, precision, (device or entry.device).upper(), cache, threads, build)
+    request = LoadRequest(opened, target, precision, place, cache, threads, build)
     engine_class = load_engine_class(target)
     try:
         engine = engine_class(request)

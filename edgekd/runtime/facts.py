@@ -15,7 +15,9 @@ from edgekd.runtime.precision import OPENVINO_CAPABILITIES
 
 def format_rebuild(build: Build) -> str:
     """Return the command that makes a build anew."""
-    return format_export(build.path.parent.parent, build.record.target, build.record.precision_asked)
+    record = build.record
+    device = record.device if record.target == "openvino" and record.device != "CPU" else None
+    return format_export(build.path.parent.parent, record.target, record.precision_asked, device)
 
 
 def format_other_engine(build: Build) -> str:

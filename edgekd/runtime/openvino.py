@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from edgekd.runtime.facts import (
     format_rebuild,
 )
 from edgekd.runtime.limits import FrameLimits
-from edgekd.runtime.precision import OPENVINO_HINTS, read_openvino_layers, summarise_precision
+from edgekd.runtime.precision import choose_openvino_hint, read_openvino_layers, summarise_precision
 
 
 class OpenVinoEngine:
@@ -47,17 +47,18 @@ class OpenVinoEngine:
         _check_device(request.device, core.available_devices, build)
         check_build_record(build, request.bundle)
         check_openvino_format(build, f"OpenVINO {openvino.__version__}", _list_opsets(openvino))
-        check_capability(
-            build, request.device, core.get_property(request.device, "OPTIMIZATION_CAPABILITIES")
-        )
-        compiled = _compile(core, build, request)
+        capabilities = core.get_property(request.device, "OPTIMIZATION_CAPABILITIES")
+        check_capability(build, request.device, capabilities)
+        hint = choose_openvino_hint(request.precision, capabilities)
+        graph = _read_graph(core, build)
+        compiled = _compile(core, graph, build, request, hint)
         self._facts: dict[str, Any] = {
             "engine": self.name,
             "version": openvino.__version__,
             "device": request.device,
             "device_name": core.get_property(request.device, "FULL_DEVICE_NAME"),
             "threads": request.threads,
-            **_read_precision(compiled, build),
+            **_read_precision(compiled, graph, build, hint),
         }
         self._request: Any = compiled.create_infer_request()
         self._wrap: Any = openvino.Tensor
@@ -100,29 +101,13 @@ class OpenVinoEngine:
         self._request.infer({"frame": pixels}, share_inputs=True, share_outputs=True)
 
 
-def _compile(core: Any, build: Build, request: LoadRequest) -> Any:
-    options: dict[str, Any] = {
-        # The library's own default is bf16 or f16 where the device has it.
-        "INFERENCE_PRECISION_HINT": OPENVINO_HINTS[request.precision],
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    if request.threads is not None:
-        options["INFERENCE_NUM_THREADS"] = request.threads
-    if request.cache is not None:
-        options["CACHE_DIR"] = str(request.cache)
+def _read_graph(core: Any, build: Build) -> Any:
     build.resolve_file("deploy.bin")
-    graph = build.resolve_file("deploy.xml")
+    path = build.resolve_file("deploy.xml")
     try:
-        return core.compile_model(_fix_batch(core.read_model(graph)), request.device, options)
+        model = core.read_model(path)
     except RuntimeError as error:
-        raise MachineError(
-            f"OpenVINO cannot compile {build.name} for {request.device}",
-            received=str(error).strip().splitlines()[-1],
-            action=format_rebuild(build),
-        ) from error
-
-
-def _fix_batch(model: Any) -> Any:
+        raise _build_compile_error(build, "this version", error) from error
     # A fixed batch keeps every shape behind the resize static, which costs less than it saves to batch.
     shape = model.input("frame").get_partial_shape()
     if shape[0].is_dynamic:
@@ -131,14 +116,43 @@ def _fix_batch(model: Any) -> Any:
     return model
 
 
+def _compile(core: Any, graph: Any, build: Build, request: LoadRequest, hint: str) -> Any:
+    options: dict[str, Any] = {
+        # The library's own default is bf16 or f16 where the device has it.
+        "INFERENCE_PRECISION_HINT": hint,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    if request.threads is not None:
+        options["INFERENCE_NUM_THREADS"] = request.threads
+    if request.cache is not None:
+        options["CACHE_DIR"] = str(request.cache)
+    try:
+        return core.compile_model(graph, request.device, options)
+    except RuntimeError as error:
+        raise _build_compile_error(build, request.device, error) from error
+
+
+def _build_compile_error(build: Build, device: str, error: RuntimeError) -> MachineError:
+    return MachineError(
+        f"OpenVINO cannot compile {build.name} for {device}",
+        received=str(error).strip().splitlines()[-1],
+        action=format_rebuild(build),
+    )
+
+
 def _list_opsets(openvino: Any) -> list[int]:
     """Return the operator sets that the library has, each a module of it."""
     names = (module.name for module in pkgutil.iter_modules(openvino.__path__))
     return [int(match[1]) for match in (re.fullmatch(r"opset(\d+)", name) for name in names) if match]
 
 
+def find_device(device: str, available: Sequence[str]) -> str | None:
+    """Return the first available device that a name means (``GPU`` is also ``GPU.0``), or None."""
+    return next((name for name in available if name == device or name.startswith(f"{device}.")), None)
+
+
 def _check_device(device: str, available: list[str], build: Build) -> None:
-    if not any(name == device or name.startswith(f"{device}.") for name in available):
+    if find_device(device, available) is None:
         raise MachineError(
             f"OpenVINO finds no device {device} here",
             received=", ".join(available) or "none",
@@ -147,12 +161,24 @@ def _check_device(device: str, available: list[str], build: Build) -> None:
         )
 
 
-def _read_precision(compiled: Any, build: Build) -> dict[str, Any]:
-    effective, others = summarise_precision(read_openvino_layers(compiled.get_runtime_model()))
-    if effective != build.record.precision_effective:
+def _read_precision(compiled: Any, graph: Any, build: Build, hint: str) -> dict[str, Any]:
+    layers = read_openvino_layers(compiled.get_runtime_model(), graph)
+    asked = build.record.precision_effective
+    if layers:
+        (effective, others), evidence = summarise_precision(layers), "the compiled graph"
+    else:
+        # An NPU shows no layers; that it took the hint is all that can be known.
+        taken = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        effective, others = (asked if taken == hint else f"the hint {taken}"), []
+        evidence = f"the hint {hint} alone: the device shows no layers"
+    if effective != asked:
         raise MachineError(
             f"OpenVINO would run {build.name} in another precision than it was built for",
             received=effective,
-            expected=build.record.precision_effective,
+            expected=asked,
         )
-    return {"precision_effective": effective, "layers_in_other_precision": others}
+    return {
+        "precision_effective": effective,
+        "precision_read_from": evidence,
+        "layers_in_other_precision": others,
+    }

@@ -15,8 +15,11 @@ OPENVINO_HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
 # Names of nodes before the network, in a deploy graph, begin so.
 PREPROCESS_PREFIX = "preprocess"
 _NAMES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
-_CONVOLUTIONS = ("Convolution", "Deconvolution")
-_PRODUCTS = ("MatMul", "FullyConnected")
+_CONVOLUTIONS = ("Convolution", "GroupConvolution")
+_DECONVOLUTIONS = ("ConvolutionBackpropData", "GroupConvolutionBackpropData")
+_OPERATIONS = (*_CONVOLUTIONS, *_DECONVOLUTIONS, "MatMul")
+# What they are called once compiled; "Gemm" is a GPU's name for a product.
+_LAYER_TYPES = ("Convolution", "Deconvolution", "MatMul", "FullyConnected", "Gemm")
 
 
 class Layer(NamedTuple):
@@ -44,31 +47,77 @@ def summarise_precision(layers: Sequence[Layer]) -> tuple[str, list[str]]:
     return (leading if decisive else "mixed"), others
 
 
-def read_openvino_layers(model: Any) -> list[Layer]:
-    """Return the network's convolutions and matrix products of ``compiled.get_runtime_model()``.
+def choose_openvino_hint(precision: str, capabilities: Sequence[str]) -> str:
+    """Return the hint that makes a device of OpenVINO compute in a precision.
 
-    Those of the preprocessing are left out, as are products whose size is free.
+    Args:
+        precision: of the build.
+        capabilities: what the library says of the device; NPUs lack ``FP32`` and take no hint ``f32``, so
+            that the layers around those in int8 are half there.
     """
+    hint = OPENVINO_HINTS[precision]
+    return "f16" if hint == "f32" and OPENVINO_CAPABILITIES["fp32"] not in capabilities else hint
+
+
+def read_openvino_layers(compiled: Any, graph: Any) -> list[Layer]:
+    """Return the network's convolutions and matrix products with the precision they are compiled in.
+
+    Multiplications are counted in ``graph``: what is compiled for a GPU shows no weights. A layer of it is
+    found by its name or by the names of what was fused into it. Those that are not found share evenly what is
+    left of the multiplications; where all are found, what is left is ``not shown``. Layers of the
+    preprocessing are left out.
+
+    Args:
+        compiled: ``compiled.get_runtime_model()``.
+        graph: the model that was compiled, in the shapes it was compiled for.
+
+    Returns:
+        The layers; none where the device shows none, as an NPU does.
+    """
+    macs = _count_graph(graph)
     layers: list[Layer] = []
-    for operation in model.get_ordered_ops():
+    unknown: list[Layer] = []
+    for operation in compiled.get_ordered_ops():
         info = operation.get_rt_info()
-        kind = str(info["layerType"].value) if "layerType" in info else ""
-        name = operation.get_friendly_name()
-        if kind not in (*_CONVOLUTIONS, *_PRODUCTS) or name.startswith(f"{PREPROCESS_PREFIX}/"):
+        if "layerType" not in info or str(info["layerType"].value) not in _LAYER_TYPES:
             continue
-        shapes = [port.get_partial_shape() for port in (*operation.inputs()[:2], operation.output(0))]
-        if any(shape.is_dynamic for shape in shapes):
+        name = operation.get_friendly_name()
+        names = [name, *_read_original_names(info)]
+        if any(one.startswith(f"{PREPROCESS_PREFIX}/") for one in names):
             continue
         precision = str(info["runtimePrecision"].value)
-        macs = _count_macs(kind, *(tuple(shape.to_shape()) for shape in shapes))
-        layers.append(Layer(name, _NAMES.get(precision, precision), macs))
-    return layers
+        precision = _NAMES.get(precision, precision)
+        found = [macs.pop(one) for one in names if one in macs]
+        (layers if found else unknown).append(Layer(name, precision, sum(found)))
+    if not layers and not unknown:
+        return []
+    if not unknown:
+        return layers + [Layer(name, "not shown", count) for name, count in macs.items()]
+    return layers + [layer._replace(macs=sum(macs.values()) // len(unknown)) for layer in unknown]
 
 
-def _count_macs(kind: str, data: tuple[int, ...], weights: tuple[int, ...], result: tuple[int, ...]) -> int:
-    """MACs of one layer for one image; ``data`` is (N, C, h, w) for convolutions, (…, m, k) for products."""
-    if kind == "Convolution":
-        return math.prod(weights) * math.prod(result[2:])
-    if kind == "Deconvolution":
-        return math.prod(weights) * math.prod(data[2:])
-    return math.prod(result) * data[-1]
+def _read_original_names(info: Any) -> list[str]:
+    return str(info["originalLayersNames"].value).split(",") if "originalLayersNames" in info else []
+
+
+def _count_graph(graph: Any) -> dict[str, int]:
+    """Return name → MACs for one image of the network's layers; products whose size is free are left out."""
+    macs: dict[str, int] = {}
+    for operation in graph.get_ordered_ops():
+        kind, name = operation.get_type_name(), operation.get_friendly_name()
+        if kind not in _OPERATIONS or name.startswith(f"{PREPROCESS_PREFIX}/"):
+            continue
+        data, weights = (port.get_partial_shape() for port in operation.inputs()[:2])
+        result = operation.output(0).get_partial_shape()
+        # One multiplication a weight and place of the result, or a place of what is spread out.
+        parts = [*(result if kind == "MatMul" else weights), *_list_places(kind, data, result)]
+        if not any(part.is_dynamic for part in parts):
+            macs[name] = math.prod(part.get_length() for part in parts)
+    return macs
+
+
+def _list_places(kind: str, data: Any, result: Any) -> list[Any]:
+    """Return what the weights are multiplied by: (h, w) of (N, C, h, w), or k of products (…, m, k)."""
+    if kind == "MatMul":
+        return [data[-1]]
+    return list(data if kind in _DECONVOLUTIONS else result)[2:]

@@ -186,7 +186,7 @@ def test_another_effective_precision_is_refused(
     from edgekd.runtime.precision import Layer
 
     layers = [Layer("conv", "bf16", 100)]
-    monkeypatch.setattr("edgekd.runtime.openvino.read_openvino_layers", lambda _: layers)
+    monkeypatch.setattr("edgekd.runtime.openvino.read_openvino_layers", lambda *_: layers)
     with pytest.raises(MachineError, match=r"another precision.*bf16.*fp32"):
         load(device_bundle, "openvino")
 

@@ -1,0 +1,77 @@
+"""What can be asked of an export, checked before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+from edgekd.bundle import PRECISIONS, TARGETS, check_precision, check_target
+from edgekd.errors import InputError, UsageError, build_unknown_name_error
+from edgekd.export.cells import DEVICES, check_cell
+from edgekd.export.fixed_shapes import FixedShapes
+from edgekd.export.kernels import parse_architecture
+
+
+def check_device(device: str, targets: Sequence[str], shapes: FixedShapes | None) -> str:
+    """Return the name of a device in capitals; UsageError where it cannot be meant."""
+    name = device.upper()
+    if name not in DEVICES:
+        raise build_unknown_name_error("device", name, DEVICES)
+    others = [target for target in targets if target != "openvino"]
+    if others:
+        raise UsageError(
+            "a device is chosen for OpenVINO builds alone: the others have one of their own",
+            received=f"--device {name} for {', '.join(others)}",
+            action="leave it out, or export these targets by themselves",
+        )
+    if name == "NPU" and (shapes is None or shapes.frame_size is None):
+        raise UsageError(
+            "an NPU takes frames of one size only",
+            received="no --frame-size",
+            action="add the size of the frames, height first, as in: --frame-size 768x1024",
+        )
+    return name
+
+
+def check_request(
+    targets: Sequence[str], precisions: Sequence[str], sm: Sequence[str | int] | None, device: str
+) -> None:
+    """Raise UsageError for a name that is unknown, MachineError for a pair that cannot be computed here."""
+    if not targets:
+        raise UsageError(
+            "no target was named",
+            expected=f"one or more of {', '.join(TARGETS)}",
+            action="for example: edgekd export --target onnx --target openvino",
+        )
+    if not precisions:
+        raise UsageError("no precision was named", expected=f"one or more of {', '.join(PRECISIONS)}")
+    if sm is not None and not any(target.startswith("tensorrt") for target in targets):
+        raise UsageError(
+            "a GPU architecture is meant for TensorRT alone",
+            received=f"sm {', '.join(map(str, sm))} for {', '.join(targets)}",
+            action="leave it out, or add a TensorRT target",
+        )
+    for text in sm or ():
+        parse_architecture(text)
+    for target in targets:
+        check_target(target)
+    for precision in precisions:
+        check_precision(precision)
+    for target, precision in product(targets, precisions):
+        check_cell(target, precision, device)
+
+
+def check_calib_is_used(calib: Path, precisions: Sequence[str]) -> None:
+    """Raise InputError where there is no such data set, UsageError where nothing would be made with it."""
+    if not calib.exists():
+        raise InputError(
+            f"the data set {calib} of --calib is not there",
+            expected="the data set that the student was distilled on",
+        )
+    if all(precision == "fp32" for precision in precisions):
+        raise UsageError(
+            "nothing that was asked for uses --calib",
+            received=f"--calib {calib} with precision fp32 alone",
+            action="leave it out, or add a precision that is judged with it, as in: --precision int8",
+        )
