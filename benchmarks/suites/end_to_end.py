@@ -48,6 +48,7 @@ class Setup(NamedTuple):
     size: int
     batch_size: int
     epochs: int
+    epoch_steps: int
     views: int
     precision: str
 
@@ -84,17 +85,19 @@ def list_commands(setup: Setup, data: Path, teacher: Path, folder: Path) -> dict
         "batch_size": setup.batch_size,
         "epochs": FIRST_EPOCHS,
         "distill_epochs": setup.epochs,
+        "min_epoch_steps": setup.epoch_steps,
         "precision": setup.precision,
     }
     stored = {"views": setup.views, "store_answers": True}
     commands: dict[str, list[str]] = {}
-    for name, values in (("stored", choices | stored), ("online", choices)):
+    for name, values in {"stored": choices | stored, "online": choices}.items():
         path = folder / f"{name}.json"
         path.write_text(json.dumps(values))
         commands[name] = ["edgekd", "distill", str(data), "--config", str(path), "--out"]
     plain = ["edgekd.benchmarks.suites.plain_loop", str(data), str(teacher), "--student", setup.student]
     numbers = {"size": setup.size, "batch-size": setup.batch_size, "epochs": FIRST_EPOCHS}
-    for name, number in {**numbers, "distill-epochs": setup.epochs}.items():
+    numbers |= {"distill-epochs": setup.epochs, "epoch-steps": setup.epoch_steps}
+    for name, number in numbers.items():
         plain += [f"--{name}", str(number)]
     return {"plain": [*plain, "--out"], **commands}
 
@@ -178,6 +181,7 @@ def summarise(samples: Mapping[str, list[Sample]]) -> dict[str, dict[str, float]
             for clock, i in (("wall", 0), ("cpu", 1))
         }
         for name, other in pairs
+        if name in samples and other in samples
     }
 
 
@@ -185,22 +189,28 @@ def main(
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
     cases: Annotated[int, typer.Option(help="Of BUSI.")] = 64,
     size: Annotated[int, typer.Option(help="Side of the images, pixels.")] = 64,
-    epochs: Annotated[int, typer.Option(help="With the teacher.")] = 30,
-    views: Annotated[int, typer.Option(help="Whose answers are stored.")] = 4,
+    epochs: Annotated[int, typer.Option(help="With the teacher.")] = 60,
+    epoch_steps: Annotated[int, typer.Option(help="Of an epoch, as min_epoch_steps.")] = 36,
+    views: Annotated[int, typer.Option(help="Whose answers are stored.")] = 16,
     rounds: Annotated[int, typer.Option(min=1)] = 3,
     teacher: Annotated[str, typer.Option()] = "dynunet",
     student: Annotated[str, typer.Option()] = "unet-narrow",
     precision: Annotated[str, typer.Option(help="Of the product; the plain loop's is float32.")] = "auto",
+    online: Annotated[
+        bool, typer.Option(help="Also run the product with the teacher asked every step.")
+    ] = True,
 ) -> None:
     """Measure the commands in turn, print the ratios and write them with samples and parts."""
-    setup = Setup(teacher, student, size, 8, epochs, views, precision)
+    setup = Setup(teacher, student, size, 8, epochs, epoch_steps, views, precision)
     conditions = describe_conditions()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data, ready = write_subset(folder / "data", cases), folder / "teacher"
         training = ["edgekd", "train", str(data), "--model", teacher, "--epochs", "1", "--precision", "fp32"]
         _run([*training, "--image-size", str(size), "--out", str(ready)])
-        samples = measure_commands(list_commands(setup, data, ready, folder), folder, rounds)
+        commands = list_commands(setup, data, ready, folder)
+        chosen = {name: words for name, words in commands.items() if online or name != "online"}
+        samples = measure_commands(chosen, folder, rounds)
         parts = [json.loads((folder / f"plain-{k}/parts.json").read_text()) for k in range(rounds)]
     layers = measure_layers(setup, 9)
     found = {

@@ -23,7 +23,7 @@ import typer
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from edgekd.atomic import write_json_atomic
 from edgekd.data import Case, assign_splits, find_cases
@@ -143,21 +143,17 @@ def main(
     batch_size: Annotated[int, typer.Option()] = 8,
     epochs: Annotated[int, typer.Option(help="Without the teacher.")] = 1,
     distill_epochs: Annotated[int, typer.Option(help="With the teacher.")] = 30,
+    epoch_steps: Annotated[int, typer.Option(help="Of an epoch, whatever the number of images.")] = 36,
 ) -> None:
     """Distil a student from a ready teacher."""
     begin = time.perf_counter()
     torch.manual_seed(0)
     parts = assign_splits(find_cases(data))
+    frames = {name: Frames(parts[name], size, augment=name == "train") for name in ("train", "val")}
+    order = RandomSampler(frames["train"], num_samples=epoch_steps * batch_size)
     train, val = (
-        DataLoader(
-            Frames(parts[name], size, augment=name == "train"),
-            batch_size,
-            shuffle=name == "train",
-            drop_last=name == "train",
-            num_workers=WORKERS,
-            persistent_workers=True,
-        )
-        for name in ("train", "val")
+        DataLoader(frames[name], batch_size, sampler=sampler, num_workers=WORKERS, persistent_workers=True)
+        for name, sampler in (("train", order), ("val", None))
     )
     master = load_trained_model(teacher).network.eval()
     network = build_model(student, 1, 2, {})

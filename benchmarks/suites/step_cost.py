@@ -5,11 +5,11 @@ Four steps are taken in turn, in one process, in an order that changes from roun
 - online: the product's own loop, the teacher asked;
 - stored: the product's own loop, the teacher's answers read;
 - bare student: forward, the same losses, backward and optimiser on a batch that lies ready;
-- bare pair: the teacher's forward before it.
+- bare pair: the teacher's forward before it; twice where it is shown each view's mirror image too.
 
 The figures are medians over the rounds of online ÷ bare pair and stored ÷ bare student. Beside the clock
 stands the processor time of the whole process, every thread of it, which other work on the machine disturbs
-less. An epoch with its validation is then run for each, with a stopwatch around the networks.
+less. Epochs with their validation are then run for each, with a stopwatch around the networks.
 
 Run it as ``python -m edgekd.benchmarks.suites.step_cost --out step_cost.json``.
 """
@@ -39,6 +39,7 @@ from edgekd.distill.objective import LossInputs, TeacherAnswer, compute_losses
 from edgekd.distill.schedule import build_optimizer
 
 FRAMES = 96
+EPOCHS = 5
 Sample = tuple[int, int]
 """Wall and processor time, ns."""
 
@@ -52,6 +53,7 @@ def build_bare_step(stage: Stage) -> Callable[[bool], None]:
         group["lr"] = learner.peak_lr
     batch = stage.setting.batches.build(0, with_unlabelled=True)
     teacher, images, truths = teaching.teachers[0].network, batch.views.images, batch.views.truths
+    mirrors = [images.flip(-1)] if teaching.mirror else []
     with torch.no_grad():
         kept = TeacherAnswer(teacher(images), {})
     weight = teaching.weigh_pixels(batch, kept)
@@ -60,7 +62,7 @@ def build_bare_step(stage: Stage) -> Callable[[bool], None]:
         answer = kept
         if with_teacher:
             with torch.no_grad():
-                answer = TeacherAnswer(teacher(images), {})
+                answer, *_ = (TeacherAnswer(teacher(view), {}) for view in (images, *mirrors))
         inputs = LossInputs(student(images), truths, answer, weight, temperature=teaching.temperature)
         compute_losses(learner.terms, inputs)["total"].backward()
         optimizer.step()
@@ -113,9 +115,9 @@ class _Stopwatch:
 
 
 def measure_epoch(stage: Stage) -> dict[str, Sample]:
-    """Return the time of an epoch up to its record in ``curves.jsonl``, and the networks' part of it.
+    """Return the time of EPOCHS epochs up to the last record, and the networks' part of it.
 
-    The checkpoint that ends a phase comes after; the others are bounded by ``loop.SAVE_SHARE``.
+    The checkpoint that ends a phase comes after; the others are bounded by ``clocks.SAVE_SHARE``.
     """
     setting, phase, journal = stage
     watch, ends = _Stopwatch(), list[Sample]()
@@ -126,9 +128,9 @@ def measure_epoch(stage: Stage) -> dict[str, Sample]:
 
     with _watched(stage, watch):
         begin = _read_clocks()
-        short = replace(phase, end_epoch=journal.epoch + 1)
+        short = replace(phase, end_epoch=journal.epoch + EPOCHS)
         loop.run_phase(replace(setting, quiet=True, log=log), short, journal)
-    return {"epoch": (ends[0][0] - begin[0], ends[0][1] - begin[1]), "inside the networks": watch.taken}
+    return {"epochs": (ends[-1][0] - begin[0], ends[-1][1] - begin[1]), "inside the networks": watch.taken}
 
 
 @contextmanager
@@ -180,7 +182,7 @@ def summarise(
         for name, bare in (("online", "bare pair"), ("stored", "bare student"))
     }
     inside = {
-        name: {clock: one["inside the networks"][i] / one["epoch"][i] for clock, i in clocks.items()}
+        name: {clock: one["inside the networks"][i] / one["epochs"][i] for clock, i in clocks.items()}
         for name, one in epochs.items()
     }
     medians_ms = {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -16,6 +16,7 @@ from edgekd.config import FitConfig
 from edgekd.data import LoadedCases
 from edgekd.distill.batches import Batch, BatchBuilder
 from edgekd.distill.checkpoints import Journal
+from edgekd.distill.clocks import Pace, SaveClock
 from edgekd.distill.interrupts import HurriedInterrupt, Interrupts
 from edgekd.distill.learner import Learner
 from edgekd.distill.objective import LossInputs, TeacherAnswer, compute_losses
@@ -26,10 +27,6 @@ from edgekd.distill.teaching import Teaching
 from edgekd.errors import UsageError
 from edgekd.metrics import Scores
 from edgekd.progress import Progress
-
-SAVE_INTERVAL_S = 20.0
-# Checkpoints take no larger part of the time: one that is slow to write is written less often.
-SAVE_SHARE = 0.03
 
 
 @dataclass(frozen=True)
@@ -85,22 +82,25 @@ def run_phase(setting: Setting, phase: Phase, journal: Journal) -> None:
         KeyboardInterrupt: Ctrl-C; a checkpoint of the last whole step is on the disk.
     """
     quiet = setting.quiet or not setting.fabric.is_global_zero
-    pace = _Pace(phase, setting.steps_per_epoch, journal)
+    # The student's curve spans both phases, and whoever spans the run is in each of them.
+    total_epochs = max(learner.total_steps for learner in phase.learners) // setting.steps_per_epoch
+    pace = Pace(total_epochs, setting.steps_per_epoch, journal)
     names = " + ".join(learner.name for learner in phase.learners)
     remaining = (phase.end_epoch - journal.epoch) * setting.steps_per_epoch - journal.step
     with Progress(quiet=quiet) as progress, Interrupts(setting.fabric) as interrupts:
         bar = progress.add(f"phase {phase.number}: {names}", remaining)
-        clock = _SaveClock(setting, phase, journal)
+        clock = SaveClock(functools.partial(setting.save, journal, phase.learners), journal)
         try:
             while journal.epoch < phase.end_epoch:
-                _run_steps(setting, phase, journal, clock, interrupts, lambda: progress.advance(bar))
+                advance = functools.partial(progress.advance, bar)
+                _run_steps(setting, phase, journal, clock, interrupts, advance)
                 with interrupts.allowed():
                     scores = {learner.name: _validate(setting, learner) for learner in phase.learners}
                 _close_epoch(setting, phase, journal, scores)
                 note = " ".join(f"{name} {value.dice:.3f}" for name, value in scores.items())
                 progress.advance(bar, 0, note=note)
                 left_s = pace.estimate_left(journal)
-                report_epoch(journal.history[-1], pace.total_epochs, left_s, quiet=quiet)
+                report_epoch(journal.history[-1], total_epochs, left_s, quiet=quiet)
                 if clock.is_due() or journal.epoch == phase.end_epoch:
                     clock.save()
         except HurriedInterrupt:
@@ -114,7 +114,7 @@ def _run_steps(
     setting: Setting,
     phase: Phase,
     journal: Journal,
-    clock: _SaveClock,
+    clock: SaveClock,
     interrupts: Interrupts,
     advance: Callable[[], None],
 ) -> None:
@@ -223,41 +223,3 @@ def _close_epoch(setting: Setting, phase: Phase, journal: Journal, scores: Mappi
     journal.history.append(record)
     journal.epoch, journal.step, journal.sums = journal.epoch + 1, 0, {}
     setting.log(journal)
-
-
-class _Pace:
-    """Knows the epochs of the whole run, and how long those that are left will take at this phase's pace."""
-
-    def __init__(self, phase: Phase, steps_per_epoch: int, journal: Journal) -> None:
-        # The student's curve spans both phases, and whoever spans the run is in each of them.
-        self.total_epochs = max(learner.total_steps for learner in phase.learners) // steps_per_epoch
-        self._begin = time.monotonic()
-        self._first = journal.epoch + journal.step / steps_per_epoch
-        self._least = 1 / steps_per_epoch
-
-    def estimate_left(self, journal: Journal) -> float:
-        """Return seconds, at the end of an epoch."""
-        elapsed = time.monotonic() - self._begin
-        # A run that goes on at the end of an epoch has only validated when that epoch is reported.
-        done = max(journal.epoch - self._first, self._least)
-        return elapsed * (self.total_epochs - journal.epoch) / done
-
-
-class _SaveClock:
-    """Knows when a checkpoint is due, and keeps the journal's count of seconds."""
-
-    def __init__(self, setting: Setting, phase: Phase, journal: Journal) -> None:
-        self._setting, self._phase, self._journal = setting, phase, journal
-        self._last, self._cost_s = time.monotonic(), 0.0
-
-    def is_due(self) -> bool:
-        """Return whether the last checkpoint is SAVE_INTERVAL_S old, and worth SAVE_SHARE of that time."""
-        return time.monotonic() - self._last >= max(SAVE_INTERVAL_S, self._cost_s / SAVE_SHARE)
-
-    def save(self) -> None:
-        """Write a checkpoint."""
-        begin = time.monotonic()
-        self._journal.seconds += begin - self._last
-        self._last = begin
-        self._setting.save(self._journal, self._phase.learners)
-        self._cost_s = time.monotonic() - begin

@@ -299,10 +299,10 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from edgekd.distill import distill, loop
+from edgekd.distill import clocks, distill
 from disc_runs import build_distill_config
 data, out, resume, interval = sys.argv[1:]
-loop.SAVE_INTERVAL_S, loop.SAVE_SHARE = float(interval), 1.0
+clocks.SAVE_INTERVAL_S, clocks.SAVE_SHARE = float(interval), 1.0
 distill(build_distill_config(epochs=6, distill_epochs=6), Path(data), Path(out), control=True,
         resume=resume == "resume", quiet=True)
 """

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import pytest
 
-from edgekd.distill import loop
 from edgekd.distill.checkpoints import Journal
+from edgekd.distill.clocks import SaveClock
 
 
 class FakeRun:
-    """A setting and phase whose checkpoints take a known time on a clock that is moved by hand."""
-
-    learners: tuple[Any, ...] = ()
+    """A run whose checkpoints take a known time on a clock that is moved by hand."""
 
     def __init__(self, cost_s: float) -> None:
         self.now, self.cost_s = 1000.0, cost_s
 
-    def save(self, journal: Journal, learners: Any) -> None:
+    def save(self) -> None:
         """Take as long as a checkpoint takes."""
         self.now += self.cost_s
 
 
 def list_due(monkeypatch: pytest.MonkeyPatch, cost_s: float) -> list[int]:
     """Return the seconds after a checkpoint at which the next is due, out of the first 300."""
-    run: Any = FakeRun(cost_s)
+    run = FakeRun(cost_s)
     monkeypatch.setattr(time, "monotonic", lambda: run.now)
-    clock = loop._SaveClock(run, run, Journal())
+    clock = SaveClock(run.save, Journal())
     clock.save()
     begin, due = run.now - cost_s, []
     for second in range(300):
