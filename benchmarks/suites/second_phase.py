@@ -10,14 +10,17 @@ from edgekd.distill import distill, loop, session
 from edgekd.distill.checkpoints import Journal
 
 VIEWS = 4
+# As long as an epoch of a real set; the frames of a suite are fewer.
+EPOCH_STEPS = 36
 
 
 class Pair(NamedTuple):
-    """A teacher, a student and the side of the images, pixels."""
+    """A teacher, a student, the side of the images in pixels, and the images of a batch."""
 
     teacher: str
     student: str
     image_size: int
+    batch_size: int
 
 
 class Stage(NamedTuple):
@@ -39,6 +42,8 @@ def reach_second_phase(pair: Pair, data: Path, out: Path, *, stored: bool) -> St
         teacher=pair.teacher,
         student=pair.student,
         image_size=pair.image_size,
+        batch_size=pair.batch_size,
+        min_epoch_steps=EPOCH_STEPS,
         epochs=1,
         distill_epochs=1000,
         views=VIEWS if stored else 0,

@@ -39,7 +39,8 @@ from edgekd.distill.objective import LossInputs, TeacherAnswer, compute_losses
 from edgekd.distill.schedule import build_optimizer
 
 FRAMES = 96
-EPOCHS = 5
+EPOCHS = 2
+PAIRS = ("dynunet-s,unet-narrow,128,8", "unet-wide-s,dwnet-xs,64,16")
 Sample = tuple[int, int]
 """Wall and processor time, ns."""
 
@@ -197,7 +198,7 @@ def measure_pair(pair: Pair, rounds: int, folder: Path) -> dict[str, Any]:
     data = folder / "data"
     if not data.is_dir():
         write_phantom(data, FRAMES, 0, quiet=True)
-    name = f"{pair.teacher}-{pair.student}-{pair.image_size}"
+    name = "-".join(map(str, pair))
     stages = {
         kind: reach_second_phase(pair, data, folder / f"{name}-{kind}", stored=kind == "stored")
         for kind in ("online", "stored")
@@ -209,12 +210,13 @@ def measure_pair(pair: Pair, rounds: int, folder: Path) -> dict[str, Any]:
 
 
 def _parse_pair(text: str) -> Pair:
-    teacher, student, size = text.split(",")
-    return Pair(teacher, student, int(size))
+    teacher, student, size, batch = text.split(",")
+    return Pair(teacher, student, int(size), int(batch))
 
 
 def _show(found: Mapping[str, Any]) -> None:
-    typer.echo(f"\n{found['teacher']} → {found['student']} at {found['image_size']}")
+    size, batch = found["image_size"], found["batch_size"]
+    typer.echo(f"\n{found['teacher']} → {found['student']} at {size}, batches of {batch}")
     rows = {
         **found["ratios"],
         **{f"{k}: inside": v for k, v in found["part of an epoch inside the networks"].items()},
@@ -227,14 +229,14 @@ def _show(found: Mapping[str, Any]) -> None:
 
 def main(
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
-    pair: Annotated[list[str] | None, typer.Option(help="TEACHER,STUDENT,SIZE; repeatable.")] = None,
+    pair: Annotated[list[str] | None, typer.Option(help="TEACHER,STUDENT,SIZE,BATCH; repeatable.")] = None,
     rounds: Annotated[int, typer.Option(min=3)] = 25,
     threads: Annotated[int, typer.Option(min=0, help="Of torch; 0 takes torch's default.")] = 0,
 ) -> None:
     """Measure the pairs, print the ratios and write them with the raw samples."""
     if threads:
         torch.set_num_threads(threads)
-    pairs = [_parse_pair(text) for text in pair or ("dynunet-s,unet-narrow,128", "unet-wide-s,dwnet-xs,64")]
+    pairs = [_parse_pair(text) for text in pair or PAIRS]
     conditions = describe_conditions()
     with tempfile.TemporaryDirectory() as folder:
         found = [measure_pair(one, rounds, Path(folder)) for one in pairs]

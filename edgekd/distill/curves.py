@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekd.atomic import write_bytes_atomic, write_text_atomic
+from edgekd.atomic import write_bytes_atomic
 
 # Blue, vermilion and grey of Okabe and Ito's palette, told apart by the colour-blind.
 COLORS = {"teacher": "#0072B2", "student": "#D55E00", "control": "#777777", "model": "#0072B2"}
@@ -21,7 +21,9 @@ def write_curves(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
     Each holds ``epoch`` (from 1), ``phase`` and ``learners``: name → ``lr``, ``losses`` (term → mean over
     the epoch, unweighted, and ``total``, weighted) and ``val`` (scores).
     """
-    write_text_atomic(path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in history))
+    text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in history)
+    # Checkpoints hold the same and wait for the disk; here that was a twentieth of a short epoch.
+    write_bytes_atomic(path, text.encode(), durable=False)
 
 
 def draw_curves(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
