@@ -22,6 +22,7 @@ from edgekd.runtime.facts import (
 )
 from edgekd.runtime.limits import FrameLimits
 from edgekd.runtime.onnx_probe import build_probe
+from edgekd.runtime.precision import PREPROCESS_PREFIX
 
 _PROVIDERS = {"CPU": "CPUExecutionProvider", "GPU": "CUDAExecutionProvider"}
 # TF32 would round the factors of every product to 10 bits of mantissa in what is called fp32.
@@ -64,6 +65,7 @@ class OnnxEngine:
                 action="see the log of ONNX Runtime for the library that is missing, or build for another "
                 f"engine, as in: {format_other_engine(build)}",
             )
+        placement = self._check_placement(build)
         self._binding: Any = self._session.io_binding()
         self._bound: Masks | None = None
         run = self._run_bound if request.device == "CPU" else self._run
@@ -77,6 +79,7 @@ class OnnxEngine:
             "provider": self._provider,
             "threads": request.threads,
             "precision_effective": build.record.precision_effective,
+            "placement": placement,
         }
 
     @classmethod
@@ -102,11 +105,39 @@ class OnnxEngine:
         """Drop the session."""
         self._session = self._binding = self._bound = None
 
+    def _check_placement(self, build: Build) -> str:
+        """Return where the layers run; the library gives what a provider lacks to the processor in silence.
+
+        What works out shapes belongs there, so that its own `session.disable_cpu_ep_fallback` would refuse
+        every graph of free frames.
+        """
+        if self._provider == _PROVIDERS["CPU"]:
+            return self._provider
+        if not hasattr(self._session, "get_provider_graph_assignment_info"):
+            return f"not shown by this version; asked for {self._provider}"
+        strays = [
+            node.name
+            for part in self._session.get_provider_graph_assignment_info()
+            for node in part.get_nodes()
+            if part.ep_name != self._provider and _is_layer(node)
+        ]
+        if strays:
+            raise MachineError(
+                f"ONNX Runtime would compute layers of {build.name} on the processor",
+                received=f"{', '.join(strays[:3])}{' …' if len(strays) > 3 else ''}, {len(strays)} in all",
+                expected=f"every layer by {self._provider}",
+                action=f"use --device CPU, or build for another engine, as in: {format_other_engine(build)}",
+            )
+        return f"every layer by {self._provider}"
+
     def _start(self, build: Build, threads: int | None) -> Any:
+        options = _build_options(threads)
+        if self._provider != _PROVIDERS["CPU"]:
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         try:
             return _import_onnxruntime().InferenceSession(
                 build.resolve_file("deploy.onnx").read_bytes(),
-                sess_options=_build_options(threads),
+                sess_options=options,
                 providers=[(self._provider, _PROVIDER_OPTIONS.get(self._provider, {}))],
             )
         except _list_errors() as error:
@@ -149,6 +180,11 @@ def _find_unread(ir_version: int, opset: int) -> str | None:
     except _list_errors() as error:
         return str(error).strip().splitlines()[0]
     return None
+
+
+def _is_layer(node: Any) -> bool:
+    is_product = any(part in node.op_type for part in ("Conv", "MatMul", "Gemm"))
+    return is_product and not node.name.startswith(f"{PREPROCESS_PREFIX}/")
 
 
 def _list_errors() -> tuple[type[Exception], ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from edgekd.errors import IntegrityError, MachineError, UsageError
 from edgekd.preprocess import convert_to_gray
 from edgekd.runtime import ENGINES, find_obstacle, list_runnable, load
 
+_START: Any = None
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 
 
@@ -158,6 +161,58 @@ def test_a_provider_that_falls_back_is_refused(
     )
     with pytest.raises(MachineError, match="could not start CUDAExecutionProvider"):
         load(device_bundle, "onnx", device="GPU")
+
+
+class CudaSession:
+    """A session as CUDA's: nodes that work out shapes, and those in ``left``, are given to the processor."""
+
+    left: tuple[str, ...] = ()
+
+    def __init__(self, graph: bytes, sess_options: Any, providers: list[tuple[str, dict[str, str]]]) -> None:
+        """Start it on the processor, which computes in CUDA's place."""
+        self._session = _START(graph, sess_options, providers=["CPUExecutionProvider"])
+        self.io_binding, self.run = self._session.io_binding, self._session.run
+
+    def get_providers(self) -> list[str]:
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def get_provider_graph_assignment_info(self) -> list[SimpleNamespace]:
+        parts = self._session.get_provider_graph_assignment_info()
+        nodes = [node for part in parts for node in part.get_nodes()]
+        assert any("Conv" in node.op_type for node in nodes)
+
+        def is_left(node: Any) -> bool:
+            return node.op_type in ("Shape", *self.left) or node.name.startswith("preprocess/matmul")
+
+        left = [node for node in nodes if is_left(node)]
+        others = [node for node in nodes if not is_left(node)]
+        return [
+            SimpleNamespace(ep_name="CPUExecutionProvider", get_nodes=lambda: left),
+            SimpleNamespace(ep_name="CUDAExecutionProvider", get_nodes=lambda: others),
+        ]
+
+
+@pytest.mark.parametrize("left", [(), ("Conv", "FusedConv")])
+def test_layers_that_a_gpu_leaves_to_the_processor(
+    device_bundle: Bundle, golden: GoldenFrames, monkeypatch: pytest.MonkeyPatch, left: tuple[str, ...]
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if not hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info"):
+        pytest.skip("this ONNX Runtime does not tell where nodes run")
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    monkeypatch.setattr(sys.modules[__name__], "_START", onnxruntime.InferenceSession)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", CudaSession)
+    monkeypatch.setattr(CudaSession, "left", left)
+    # The probe of the graph's format asks no CUDA.
+    monkeypatch.setattr("edgekd.runtime.onnx._find_unread", lambda *_: None)
+    if left:
+        with pytest.raises(MachineError, match=r"layers of onnx-fp32-cpu on the processor.*in all"):
+            load(device_bundle, "onnx", device="GPU")
+        return
+    with load(device_bundle, "onnx", device="GPU") as segmenter:
+        np.testing.assert_array_equal(segmenter.segment(golden.frames), golden.masks)
+        assert segmenter.engine.facts()["placement"] == "every layer by CUDAExecutionProvider"
 
 
 def test_a_changed_graph_is_not_loaded(bundle_copy: Bundle, target: str) -> None:
