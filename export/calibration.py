@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.bundle import Bundle
-from edgekd.data import Case, assign_splits, find_cases, load_cases
+from edgekd.data import Case, assign_splits, find_cases, hash_cases, load_cases
 from edgekd.errors import InputError
 
 NUM_CALIBRATION = 128
@@ -27,15 +27,23 @@ class Calibration:
         tensors: (N, C, h, w) float32, preprocessed; the ranges of activations are measured on them.
         val_tensors: (M, C, h, w) float32; a reduced precision is judged on them.
         val_truths: (M, h, w) uint8 class ids.
+        is_own: whether the cases are those the student was distilled on; None where its record does not say.
     """
 
     tensors: NDArray[np.float32]
     val_tensors: NDArray[np.float32]
     val_truths: NDArray[np.uint8]
+    is_own: bool | None = None
+
+    @property
+    def remark(self) -> str:
+        """What belongs behind a judgement on other data than the student's; empty for its own."""
+        return "; judged on other data than the student was distilled on" if self.is_own is False else ""
 
     def describe(self) -> dict[str, Any]:
         """Return numbers and sha256 of what was used, for a build's facts."""
         return {
+            "data_of_the_student": self.is_own,
             "images": len(self.tensors),
             "sha256": hashlib.sha256(np.ascontiguousarray(self.tensors).tobytes()).hexdigest(),
             "validation_images": len(self.val_tensors),
@@ -66,7 +74,15 @@ def load_calibration(bundle: Bundle, data: Path, *, quiet: bool = False) -> Cali
     spec, classes = bundle.manifest.preprocess, bundle.manifest.classes
     train = load_cases(_choose(parts["train"], NUM_CALIBRATION), spec, classes, quiet=quiet)
     val = load_cases(_choose(parts["val"], NUM_VALIDATION), spec, classes, quiet=quiet)
-    return Calibration(train.images, val.images, val.truths)
+    return Calibration(train.images, val.images, val.truths, _compare_data(bundle, parts))
+
+
+def _compare_data(bundle: Bundle, parts: Mapping[str, Sequence[Case]]) -> bool | None:
+    recorded = bundle.manifest.training.get("data_sha256", {})
+    if "val" not in recorded:
+        return None
+    # The training part may have been cut down; what judges was not.
+    return hash_cases(parts["val"]) == recorded["val"]
 
 
 def _read_division(bundle: Bundle) -> Mapping[str, Any]:

@@ -99,6 +99,8 @@ def _build_half(
         "float_layers": list(half.float_nodes),
     }
     notices = [f"fp16: {judgement.format()}, simulated; scanned for overflow on {source}"]
+    if calibration is not None:
+        notices[0] += calibration.remark
     if half.float_nodes:
         notices.append(f"fp16: kept in float32, beyond the range of half: {', '.join(half.float_nodes)}")
     return half.core, facts, notices

@@ -79,7 +79,7 @@ def build_int8(
         "float_layers": [*kept, find_last_layer(core)],
         "fallback": steps,
     }
-    notices = [f"int8: {judgement.format()}"]
+    notices = [f"int8: {judgement.format()}{calibration.remark}"]
     if kept:
         notices.append(f"int8: given back to float32 to meet the limits: {', '.join(kept)}")
     return Int8Graph(graph, facts, notices)

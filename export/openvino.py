@@ -128,7 +128,7 @@ def _judge_hint(core: Path, precision: str, calibration: Calibration | None, dev
     return {
         "calibration": calibration.describe(),
         "validation": judgement.describe(),
-        "notices": [f"{precision}: {judgement.format()}"],
+        "notices": [f"{precision}: {judgement.format()}{calibration.remark}"],
     }
 
 

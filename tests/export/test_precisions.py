@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +19,13 @@ import onnx
 from PIL import Image
 
 from edgekd.bundle import Bundle, find_build, list_builds, read_golden
+from edgekd.data import assign_splits, find_cases, hash_cases
 from edgekd.errors import GateFailure, InputError, IntegrityError, MachineError, UsageError
 from edgekd.export import api, cells, export_bundle, judgement
 from edgekd.export.calibration import load_calibration
-from edgekd.export.engine_graphs import check_signed
+from edgekd.export.engine_graphs import build_engine_in, check_signed
 from edgekd.export.fixed_shapes import FixedShapes
+from edgekd.export.int8 import build_int8
 from edgekd.export.quantize import quantize_core
 from edgekd.preprocess import preprocess_frames
 from edgekd.runtime import load
@@ -200,6 +203,25 @@ def test_openvino_is_judged_on_the_validation_split(
     with pytest.raises(GateFailure, match=f"misses its limits in {precision}: received Dice"):
         export_bundle(bundle, ["openvino"], [precision], calib=data, quiet=True)
     assert find_build(bundle, "openvino", precision) == build
+
+
+@pytest.mark.parametrize(("shown", "expected"), [("same", True), ("other", False), ("unknown", None)])
+def test_judging_on_other_data_than_the_students_is_said(
+    int8_bundle: Bundle, data: Path, tmp_path: Path, shown: str, expected: bool | None
+) -> None:
+    own = assign_splits(find_cases(data))["val"]
+    recorded = {
+        "same": {"data_sha256": {"val": hash_cases(own)}},
+        "other": {"data_sha256": {"val": "0" * 64}},
+    }
+    manifest = int8_bundle.manifest.model_copy(update={"training": recorded.get(shown, {})})
+    bundle = dataclasses.replace(int8_bundle, manifest=manifest)
+    calibration = load_calibration(bundle, data, quiet=True)
+    assert calibration.describe()["data_of_the_student"] is expected
+    core = onnx.load(find_build(bundle, "onnx").resolve_file("core.onnx"))
+    half = build_engine_in(bundle, find_build(bundle, "onnx"), "fp16", calibration, quiet=True)
+    notices = [build_int8(core, calibration, "cpu", quiet=True).notices[0], half.notices[0]]
+    assert all(("judged on other data" in notice) == (shown == "other") for notice in notices)
 
 
 def test_openvino_without_the_data_says_what_it_was_judged_by(copy: Callable[[], Bundle]) -> None:
