@@ -70,7 +70,7 @@ class AcceptanceReport:
         """Return the benchmark's JSON form with the gate's verdict; ``parity.json`` holds the rest."""
         gate = {"note": self.gate_note, "passed": None if self.parity is None else self.parity.passed}
         gate["verdict"] = describe_gate(self._parity_dict(), self.gate_note)[1]
-        return {**self.benchmark.to_dict(), "gate": gate}
+        return {**self.benchmark.to_dict(), "interrupted": self.interrupted, "gate": gate}
 
     def _parity_dict(self) -> Mapping[str, Any] | None:
         return None if self.parity is None else self.parity.to_dict()

@@ -161,9 +161,10 @@ def build_worst_table(report: Mapping[str, Any]) -> Table:
 
 
 def build_skipped_table(report: Mapping[str, Any]) -> Table:
-    """Return the builds that were not run, with the reason."""
+    """Return the builds that a report of the gate did not judge or one of latencies did not time, and why."""
+    done = "judged" if "criteria" in report else "timed"
     rows = tuple((one["name"], one["reason"]) for one in report["skipped"])
-    return Table("Builds that were not run", ("Build", "Reason"), rows)
+    return Table(f"Builds that were not {done}", ("Build", "Reason"), rows)
 
 
 def build_environment_table(environment: Mapping[str, Any]) -> Table:

@@ -167,6 +167,7 @@ def test_interruption_in_the_gate_keeps_the_latencies(
     assert report.interrupted
     assert len(report.benchmark.results[0][1].samples_ns) == 6
     assert "nothing is decided" in (tmp_path / "out" / "report.html").read_text()
+    assert json.loads((tmp_path / "out" / "benchmark.json").read_text())["interrupted"] is True
 
 
 def test_engine_that_fails_is_an_error_after_what_was_measured_is_written(

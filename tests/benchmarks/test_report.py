@@ -157,6 +157,10 @@ def test_build_that_was_not_run_is_nowhere_shown_as_passed(page: Callable[..., s
     assert mood == "rest"
     assert status in ("not run", "skipped", "built, not run")
     assert "this machine has no such device" in dict(cards)["tensorrt-rtx-fp32-gpu"]
+    # Screen readers list the tables by their names.
+    regions = re.findall(r'role="region" aria-label="([^"]*)"', text)
+    assert {"Builds that were not judged", "Builds that were not timed"} <= set(regions)
+    assert len(regions) == len(set(regions))
 
 
 def test_verdicts_of_passing_and_undecided_builds(
