@@ -20,7 +20,7 @@ Out = Annotated[Path, typer.Argument(help="Folder of the experiment.")]
 @app.command()
 def plan(
     out: Out,
-    experiment: Annotated[str, typer.Option(help="table, ablation or quarter.")] = "table",
+    experiment: Annotated[str, typer.Option(help="table, ablation, numbers or quarter.")] = "table",
     size: Annotated[int | None, typer.Option(help="Side of the images, pixels.")] = None,
 ) -> None:
     """Write the cells of an experiment and the makefile that runs them: make -C OUT -j 2."""
