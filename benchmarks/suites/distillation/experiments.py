@@ -28,13 +28,15 @@ DISTILL: dict[str, Any] = {
     "store_answers": True,
 }
 
-# One change each from the defaults, of what the paper's abstract leaves open: the losses and the teacher's views …
+# Changes of what the paper's abstract leaves open, losses and the teacher's views …
 METHODS: dict[str, dict[str, Any]] = {
     DEFAULT_METHOD: {},
     "teacher-alone": {"truth_weight": 0},
     "kl": {"losses": "kl:1"},
     "tdice": {"losses": "tdice:1"},
     "cwd": {"losses": "cwd:3"},
+    "cwd-alone": {"losses": "cwd:3", "truth_weight": 0},
+    "with-cwd": {"losses": "kl:1,tdice:1,cwd:3"},
     "with-at": {"losses": "kl:1,tdice:1,at:1", "taps": "enc16,dec2"},
     "with-fitnet": {"losses": "kl:1,tdice:1,fitnet:1", "taps": "enc16,dec2"},
     "with-fcwd": {"losses": "kl:1,tdice:1,fcwd:1", "taps": "enc16,dec2"},
@@ -57,7 +59,7 @@ QUARTER: dict[str, Any] = {"views": 16, "store_answers": True, "lr": 5e-3}
 
 
 def build_experiments() -> dict[str, Plan]:
-    """Return ``table``, ``ablation``, ``numbers``, ``quarter``; of the phantom where no real set is at hand."""
+    """Return the experiments by name; of the phantom where no real set is at hand."""
     sets = REAL_SETS if read_environment().data is not None else ("phantom",)
     shared: dict[str, Any] = {"students": STUDENTS, "common": COMMON, "teacher": TEACHER, "distill": DISTILL}
     return {
