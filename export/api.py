@@ -21,8 +21,8 @@ from edgekd.bundle import (
 from edgekd.errors import MachineError, UsageError
 from edgekd.export.agreement import install_checked
 from edgekd.export.calibration import Calibration, load_calibration
+from edgekd.export.checks import check_calib_is_used, check_device, check_request
 from edgekd.export.fixed_shapes import FixedShapes, fix_shapes, free_shapes
-from edgekd.export.requests import check_calib_is_used, check_device, check_request
 from edgekd.export.source_graphs import ENGINE_FILE, GRAPH_FACTS, find_engine_graph, find_graphs
 from edgekd.export.tensorrt_options import TensorRtOptions, check_options
 from edgekd.progress import Progress

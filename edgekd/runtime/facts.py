@@ -106,7 +106,7 @@ def check_openvino_format(build: Build, library: str, opsets: Sequence[int]) -> 
 
 
 def check_capability(build: Build, device: str, capabilities: Sequence[str]) -> None:
-    """Raise MachineError where a device of OpenVINO does not compute in a build's precision.
+    """Raise MachineError where a device of OpenVINO does not run a build as it was asked to.
 
     Args:
         build: an OpenVINO build.
@@ -114,6 +114,12 @@ def check_capability(build: Build, device: str, capabilities: Sequence[str]) -> 
         capabilities: what the library says of it, such as ``FP32`` and ``INT8``.
     """
     precision = build.record.precision_asked
+    if device.startswith("NPU") and build.record.facts.get("frame_size") is None:
+        command = format_export(build.path.parent.parent, build.record.target, precision, "NPU")
+        raise MachineError(
+            f"an NPU takes frames of one size only, {build.name} any",
+            action=f"{command} --frame-size HEIGHTxWIDTH",
+        )
     if OPENVINO_CAPABILITIES[precision] not in capabilities:
         here = [name for name, capability in OPENVINO_CAPABILITIES.items() if capability in capabilities]
         raise MachineError(

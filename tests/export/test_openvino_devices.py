@@ -134,6 +134,13 @@ def test_what_a_device_cannot_be_meant_for(
     assert list_builds(bundle_copy) == before
 
 
+def test_a_build_for_any_frames_is_not_for_an_npu(bundle_copy: Bundle, devices: object) -> None:
+    with pytest.raises(MachineError, match=r"one size only.*--device NPU --frame-size HEIGHTxWIDTH"):
+        load(bundle_copy, "openvino", device="NPU")
+    with pytest.raises(MachineError, match=r"cannot run here.*one size only"):
+        choose_builds(bundle_copy, ["openvino"], device="NPU")
+
+
 def test_threads_are_the_processors(bundle_copy: Bundle, devices: object) -> None:
     with pytest.raises(UsageError, match="threads=2 for openvino on GPU"):
         load(bundle_copy, "openvino", device="GPU", threads=2)
