@@ -333,7 +333,7 @@ def export(
     frame_size: FixedSizeOption = None,
     batch: FixedBatchOption = None,
     device: Annotated[
-        str | None, typer.Option(help="OpenVINO: CPU (where absent), GPU or NPU, here or on the device.")
+        str | None, typer.Option(help="OpenVINO: what a build is for, CPU (where absent), GPU or NPU.")
     ] = None,
     min_shapes: Annotated[
         str | None, typer.Option(help="TensorRT: smallest batch, as trtexec has it: image:1x1x256x256.")
