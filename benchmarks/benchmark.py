@@ -239,7 +239,7 @@ def _find_one_size(bundle: Bundle, choices: Sequence[Choice]) -> Build | None:
         raise UsageError(
             "these builds have no size of frame in common",
             received=", ".join(f"{name}: {format_frame_size(build)}" for name, build in own.items()),
-            action="name one of them by --target and --precision",
+            action="name one of them by --target, --precision and --device",
         )
     return next(iter(own.values()), None)
 

@@ -37,7 +37,15 @@ STATEMENT = (
 # Training libraries do not reach the device's masks; clocks and temperatures change from second to second.
 _UNBOUND_LIBRARIES = ("torch",)
 _VOLATILE_GPU_FIELDS = ("clocks.sm", "temperature.gpu")
-_ENGINE_FIELDS = ("engine", "version", "device", "device_name", "provider", "precision_effective")
+_ENGINE_FIELDS = (
+    "engine",
+    "version",
+    "device",
+    "device_name",
+    "provider",
+    "precision_effective",
+    "precision_read_from",
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from edgekd.benchmarks.selection import Choice, Skipped, list_one_size
 from edgekd.bundle import Bundle
 from edgekd.errors import InputError
+from edgekd.runtime.catalogue import PROCESSOR
 
 
 def leave_misfits(
@@ -33,11 +34,13 @@ def leave_misfits(
                 misfits[name] = f"made for frames of {own[0]}×{own[1]}, the data hold {height}×{width}"
         if len(misfits) == len(fixed):
             break
-    if misfits and (named or len(misfits) == len(choices)):
+    # A build for another device keeps nobody from the processor's of the same name.
+    refused = named and any(builds[name].record.device == PROCESSOR for name in misfits)
+    if refused or (misfits and len(misfits) == len(choices)):
         raise InputError(
             "a build that was named does not take these frames" if named else "no build takes these frames",
             received="; ".join(f"{name}: {reason} (height × width)" for name, reason in misfits.items()),
-            action="export a build for any size, without --frame-size, or name other data",
+            action="export a build for any size, or for this one, by --frame-size; or name other data",
         )
     left = [choice for choice in choices if choice.name not in misfits]
     return left, [Skipped(name, reason) for name, reason in misfits.items()]

@@ -15,9 +15,9 @@ from edgekd.bundle import (
     check_precision,
     check_target,
     choose_build,
-    find_build,
     format_export,
     list_builds,
+    prefer_device,
 )
 from edgekd.errors import MachineError
 from edgekd.runtime import ENGINES, Segmenter, list_runnable, load
@@ -120,12 +120,9 @@ def choose_builds(
         for target in targets:
             if not (allow_probes and target in PROBES):
                 check_target(target)
-        choices = [
-            choice
-            for target in dict.fromkeys(targets)
-            for choice in _choose_target(bundle, target, precision, device)
-        ]
-        return choices, []
+        found = [_choose_target(bundle, target, precision, device) for target in dict.fromkeys(targets)]
+        choices, skipped = ([one for part in parts for one in part] for parts in zip(*found, strict=True))
+        return choices, skipped
     return _choose_all(bundle, precision, device)
 
 
@@ -138,19 +135,22 @@ def format_command(verb: str, bundle: Path, options: Mapping[str, object]) -> st
     return shlex.join(words)
 
 
-def _choose_target(bundle: Bundle, target: str, precision: str | None, device: str | None) -> list[Choice]:
+def _choose_target(
+    bundle: Bundle, target: str, precision: str | None, device: str | None
+) -> tuple[list[Choice], list[Skipped]]:
     if target in PROBES:
-        return [Choice(target, target, precision or "fp32", device)]
+        return [Choice(target, target, precision or "fp32", device)], []
     found = list_runnable(bundle, target, precision, device)
     if not found and target == "tensorrt":
         _refer_to_rtx(bundle)
     if not found:
-        find_build(bundle, target, precision or "fp32")  # raises the error that names the export command
-    taken = [(build, reason) for build, reason in found if _find_own(build, found, device) is None]
-    for build, reason in taken:
-        if reason is not None:
-            raise MachineError(f"{build.name} cannot run here: {reason}")
-    return [_build_choice(build.name, build.record, device) for build, _ in taken]
+        choose_build(bundle, target, precision or "fp32", device)  # raises the error that names the command
+    choices, skipped = _divide(found, device)
+    # A build for a device that is elsewhere keeps nobody from the others.
+    failed = [one for one in skipped if one.is_obstacle and (not choices or not one.is_for_elsewhere)]
+    if failed:
+        raise MachineError(f"{failed[0].name} cannot run here: {failed[0].reason}")
+    return choices, [one.skip() for one in skipped]
 
 
 def _refer_to_rtx(bundle: Bundle) -> None:
@@ -166,22 +166,11 @@ def _refer_to_rtx(bundle: Bundle) -> None:
 def _choose_all(
     bundle: Bundle, precision: str | None, device: str | None
 ) -> tuple[list[Choice], list[Skipped]]:
-    choices: list[Choice] = []
-    skipped: list[Skipped] = []
     found = list_runnable(bundle, device=device)
-    for build, reason in found:
-        own = _find_own(build, found, device)
-        if precision not in (None, build.record.precision_asked):
-            skipped.append(Skipped(build.name, f"not of the precision asked for, {precision}"))
-        elif own is not None:
-            skipped.append(Skipped(build.name, f"{own.name} is made for the device asked for, {device}"))
-        elif reason is not None:
-            never = build.record.status == "built, not run"
-            skipped.append(Skipped(build.name, reason, "built, not run" if never else "skipped"))
-        elif not _fits_device(build.record.target, build.record.device, device):
-            skipped.append(Skipped(build.name, f"not made for the device asked for, {device}"))
-        else:
-            choices.append(_build_choice(build.name, build.record, device))
+    others = [build for build, _ in found if precision not in (None, build.record.precision_asked)]
+    skipped = [Skipped(build.name, f"not of the precision asked for, {precision}") for build in others]
+    choices, left = _divide([one for one in found if one[0] not in others], device)
+    skipped += [one.skip() for one in left]
     if not choices:
         reasons = "; ".join(f"{one.name}: {one.reason}" for one in skipped)
         raise MachineError(
@@ -197,16 +186,53 @@ def _fits_device(target: str, built_for: str, asked: str | None) -> bool:
     return asked is None or target == "openvino" or built_for.lower() == asked.lower()
 
 
-def _find_own(build: Build, found: Sequence[tuple[Build, str | None]], device: str | None) -> Build | None:
-    """Return the other build of the same target and precision, made for the device asked for, or None."""
-    family = (device or build.record.device).partition(".")[0].lower()
-    if build.record.device.lower() == family:
-        return None
-    cell = (build.record.target, build.record.precision_asked, family)
-    records = ((one, one.record) for one, _ in found)
-    return next(
-        (one for one, it in records if (it.target, it.precision_asked, it.device.lower()) == cell), None
-    )
+@dataclasses.dataclass(frozen=True)
+class _Left:
+    """A build that is left out: it cannot run (``is_obstacle``), or another is run in its place."""
+
+    build: Build
+    reason: str
+    is_obstacle: bool
+
+    @property
+    def name(self) -> str:
+        return self.build.name
+
+    @property
+    def is_for_elsewhere(self) -> bool:
+        return self.build.record.target == "openvino" and self.build.record.device != PROCESSOR
+
+    def skip(self) -> Skipped:
+        never = self.is_obstacle and self.build.record.status == "built, not run"
+        return Skipped(self.name, self.reason, "built, not run" if never else "skipped")
+
+
+def _divide(
+    found: Sequence[tuple[Build, str | None]], device: str | None
+) -> tuple[list[Choice], list[_Left]]:
+    """Return what is run of builds and their obstacles, and what is left out; one of a cell on a device."""
+    choices: list[Choice] = []
+    left: list[_Left] = []
+    builds = [build for build, _ in found]
+    for build, reason in found:
+        taken = build if device is None else _pick_for(device, build, builds)
+        if taken is not build:
+            left.append(_Left(build, f"{taken.name} is taken for the device asked for, {device}", False))
+        elif reason is not None:
+            left.append(_Left(build, reason, True))
+        elif not _fits_device(build.record.target, build.record.device, device):
+            left.append(_Left(build, f"not made for the device asked for, {device}", False))
+        else:
+            choices.append(_build_choice(build.name, build.record, device))
+    return choices, left
+
+
+def _pick_for(device: str, build: Build, builds: Sequence[Build]) -> Build:
+    """Return the one of a build's target and precision that is run on a device."""
+    cell = (build.record.target, build.record.precision_asked)
+    same = [one for one in builds if (one.record.target, one.record.precision_asked) == cell]
+    wanted = prefer_device([one.record.device for one in same], device)
+    return next(one for one in same if one.record.device == wanted)
 
 
 def _build_choice(name: str, record: BuildRecord, device: str | None) -> Choice:

@@ -65,7 +65,9 @@ def install_checked(bundle: Bundle, draft: Build) -> Build:
         GateFailure: its masks are others.
     """
     seen = run_on_golden_frames(bundle, draft)
-    return install_build(bundle, draft, status="run", facts={**draft.record.facts, **seen})
+    effective = seen["run_by"].get("precision_effective", draft.record.precision_effective)
+    facts = {**draft.record.facts, **seen}
+    return install_build(bundle, draft, status="run", effective=effective, facts=facts)
 
 
 def run_on_golden_frames(bundle: Bundle, draft: Build) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from edgekd.bundle import (
 )
 from edgekd.errors import MachineError, UsageError
 from edgekd.export.agreement import install_checked
-from edgekd.export.calibration import Calibration, load_calibration
+from edgekd.export.calibration import OTHER_DATA, Calibration, load_calibration
 from edgekd.export.checks import check_calib_is_used, check_device, check_request
 from edgekd.export.fixed_shapes import FixedShapes, fix_shapes, free_shapes
 from edgekd.export.source_graphs import ENGINE_FILE, GRAPH_FACTS, find_engine_graph, find_graphs
@@ -137,8 +137,12 @@ class _Request:
                     "int8 needs frames to measure the ranges of its numbers on",
                     received="no --calib, and no int8 graph for this target in the bundle",
                     expected="the data set that the student was distilled on",
-                    action=f"{format_export(self._bundle.path, target)} -p int8 --calib DATA",
+                    action=f"{self._format_export(target)} --calib DATA",
                 )
+
+    def _format_export(self, target: str) -> str:
+        size = None if self._shapes is None else self._shapes.frame_size
+        return format_export(self._bundle.path, target, "int8", self._device, size)
 
     def _provide_graphs(self) -> Build:
         """Return the fp32 ONNX build, made anew where it is asked for by name.
@@ -203,7 +207,10 @@ class _Request:
         existing = None if self._calib is not None else find_engine_graph(self._bundle, precision, target)
         if existing is not None:
             facts = existing.record.facts
-            yield existing.resolve_file(ENGINE_FILE), {key: facts[key] for key in GRAPH_FACTS if key in facts}
+            kept = {key: facts[key] for key in GRAPH_FACTS if key in facts}
+            if (facts.get("calibration") or {}).get("data_of_the_student") is False:
+                kept["notices"] = [f"{precision}: {OTHER_DATA}"]
+            yield existing.resolve_file(ENGINE_FILE), kept
             return
         from edgekd.export.engine_graphs import build_engine_in
 

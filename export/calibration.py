@@ -17,6 +17,7 @@ from edgekd.errors import InputError
 
 NUM_CALIBRATION = 128
 NUM_VALIDATION = 256
+OTHER_DATA = "judged on other data than the student was distilled on"
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Calibration:
     @property
     def remark(self) -> str:
         """What belongs behind a judgement on other data than the student's; empty for its own."""
-        return "; judged on other data than the student was distilled on" if self.is_own is False else ""
+        return f"; {OTHER_DATA}" if self.is_own is False else ""
 
     def describe(self) -> dict[str, Any]:
         """Return numbers and sha256 of what was used, for a build's facts."""

@@ -16,8 +16,12 @@ from edgekd.export.kernels import parse_architecture
 def check_device(device: str, targets: Sequence[str], shapes: FixedShapes | None) -> str:
     """Return the name of a device in capitals; UsageError where it cannot be meant."""
     name = device.upper()
+    for target in targets:
+        check_target(target)
     if name not in DEVICES:
         raise build_unknown_name_error("device", name, DEVICES)
+    if name == "CPU":
+        return name
     others = [target for target in targets if target != "openvino"]
     if others:
         raise UsageError(

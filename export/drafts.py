@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekd.bundle import Build, Bundle, draft_build, install_build
+from edgekd.bundle import NOT_SHOWN, Build, Bundle, draft_build, install_build, name_build
+from edgekd.errors import GateFailure
 from edgekd.export.agreement import install_checked, run_on_golden_frames
 from edgekd.export.fixed_shapes import FixedShapes, fix_shapes, open_fixed
 from edgekd.runtime import find_obstacle
@@ -61,9 +62,16 @@ def _keep_for_device(
     stand_in = "int8" if precision == "int8" else "fp32"
     with contextlib.ExitStack() as stack:
         trial = stack.enter_context(_draft(bundle, target, stand_in, "CPU", files, facts))
-        if shapes is not None:
-            trial = stack.enter_context(open_fixed(bundle, trial, shapes))
-        seen = run_on_golden_frames(bundle, trial)
+        try:
+            if shapes is not None:
+                trial = stack.enter_context(open_fixed(bundle, trial, shapes))
+            seen = run_on_golden_frames(bundle, trial)
+        except GateFailure as error:
+            raise GateFailure(
+                f"the build {name_build(target, precision, device)} was not kept: its graph failed on the "
+                f"processor in {stand_in}",
+                received=error,
+            ) from error
         known = {**trial.record.facts, f"on_the_processor_in_{stand_in}": seen}
         kept = {name: trial.resolve_file(name) for name in trial.record.files}
         draft = stack.enter_context(_draft(bundle, target, precision, device, kept, known))
@@ -85,7 +93,8 @@ def _draft(
         bundle,
         target=target,
         precision_asked=precision,
-        precision_effective=precision,
+        # Of what was never run on its device, and of an NPU, nothing is read back.
+        precision_effective=precision if device == "CPU" else NOT_SHOWN,
         device=device,
         files=files,
         facts=facts,

@@ -95,11 +95,31 @@ def find_opset(model: Any) -> int:
 
 
 def open_graph(graph: Path, precision: str = "fp32", device: str = "CPU") -> Runner:
-    """Return what runs an ONNX graph of one input on a device, in the precision asked of it."""
+    """Return what runs an ONNX graph of one input on a device, in the precision asked of it.
+
+    Raises:
+        MachineError: the device cannot compile it.
+    """
     core = _import_openvino().Core()
     options = {"INFERENCE_PRECISION_HINT": OPENVINO_HINTS[precision]}
-    compiled = core.compile_model(core.read_model(graph), device, options)
-    return lambda value: compiled({0: value})[0]
+    model = core.read_model(graph)
+    if device == "CPU":
+        compiled = core.compile_model(model, device, options)
+        return lambda value: compiled({0: value})[0]
+    # An NPU takes no free batch.
+    shape = model.input(0).get_partial_shape()
+    shape[0] = 1
+    model.reshape(shape)
+    try:
+        compiled = core.compile_model(model, device, options)
+    except RuntimeError as error:
+        raise MachineError(
+            f"OpenVINO cannot compile the student for {device}",
+            received=str(error).strip().splitlines()[-1],
+            action="update its driver, or export for another device",
+        ) from error
+    # The library answers in an array of its own, which the next run writes over.
+    return lambda value: np.concatenate([np.array(compiled({0: one[None]})[0]) for one in value])
 
 
 def _judge_hint(core: Path, precision: str, calibration: Calibration | None, device: str) -> dict[str, Any]:
@@ -123,7 +143,7 @@ def _judge_hint(core: Path, precision: str, calibration: Calibration | None, dev
             f"the student misses its limits in {precision}",
             received=judgement.format(),
             expected=f"a loss of Dice of at most {LARGEST_DICE_LOSS[precision]}",
-            action="export with --precision fp32",
+            action="export in another precision, or for another device",
         )
     return {
         "calibration": calibration.describe(),

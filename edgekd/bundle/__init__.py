@@ -1,7 +1,15 @@
 """The bundle, the deployable artefact: manifest, hashes, golden frames, builds, recordings. Never torch."""
 
-from edgekd.bundle.build_names import PRECISIONS, TARGETS, check_precision, check_target, format_export
+from edgekd.bundle.build_names import (
+    PRECISIONS,
+    TARGETS,
+    check_precision,
+    check_target,
+    format_export,
+    name_build,
+)
 from edgekd.bundle.builds import (
+    NOT_SHOWN,
     Build,
     BuildRecord,
     choose_build,
@@ -9,6 +17,7 @@ from edgekd.bundle.builds import (
     find_build,
     install_build,
     list_builds,
+    prefer_device,
     write_build,
 )
 from edgekd.bundle.files import FileFact
@@ -30,6 +39,7 @@ __all__ = [
     "GOLDEN_FILE",
     "MANIFEST_FILE",
     "MIN_AGREEMENT",
+    "NOT_SHOWN",
     "PRECISIONS",
     "SCHEMA_VERSION",
     "TARGETS",
@@ -52,7 +62,9 @@ __all__ = [
     "list_builds",
     "load_golden",
     "load_recording",
+    "name_build",
     "pack_judged_frames",
+    "prefer_device",
     "read_golden",
     "read_judged_frames",
     "save_recording",

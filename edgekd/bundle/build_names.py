@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,11 +45,28 @@ def parse_build_name(name: str) -> Cell | None:
     return None if match is None else Cell(*match.groups())
 
 
-def format_export(bundle: Path, target: str, precision: str | None = None, device: str | None = None) -> str:
-    """Return the command that makes a build, as a shell reads it; what is None is not named."""
+def format_export(
+    bundle: Path,
+    target: str,
+    precision: str | None = None,
+    device: str | None = None,
+    frame_size: Sequence[int] | None = None,
+) -> str:
+    """Return the command that makes a build, as a shell reads it.
+
+    Args:
+        bundle: its path.
+        target: of the build.
+        precision: None names none.
+        device: what the build is for; named where OpenVINO would else build for the processor.
+        frame_size: (H, W) that an NPU's build takes; None leaves a place for it. Not named for other devices.
+    """
     words = ["edgekd", "export", str(bundle), "--target", target]
-    for name, value in (("--precision", precision), ("--device", device)):
-        words += [] if value is None else [name, value]
+    words += [] if precision is None else ["--precision", precision]
+    family = "" if device is None or target != "openvino" else device.partition(".")[0].upper()
+    words += ["--device", family] if family in ("GPU", "NPU") else []
+    if family == "NPU":
+        words += ["--frame-size", "HEIGHTxWIDTH" if frame_size is None else "{}x{}".format(*frame_size)]
     return shlex.join(words)
 
 

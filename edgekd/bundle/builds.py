@@ -12,7 +12,7 @@ import shlex
 import shutil
 import tempfile
 import uuid
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -47,6 +47,8 @@ from edgekd.specs import Spec
 BUILD_SCHEMA_VERSION = 1
 BUILD_FILE = "build.json"
 Status = Literal["run", "built, not run"]
+NOT_SHOWN = "not shown"
+"""The effective precision where nothing tells it: a hint that no device took yet, or an NPU's."""
 
 
 class BuildRecord(Spec):
@@ -58,7 +60,7 @@ class BuildRecord(Spec):
         manifest_sha256: sha256 of the manifest it was built from.
         target: one of TARGETS.
         precision_asked: one of PRECISIONS.
-        precision_effective: the precision that was found in the built graph or engine.
+        precision_effective: the precision that was found in the built graph or engine, or NOT_SHOWN.
         device: what it was built for, such as ``CPU`` or ``GPU``.
         status: ``run`` if it ran on the golden frames after building, else ``built, not run``.
         files: sha256 and size of the files beside the record.
@@ -141,7 +143,7 @@ def find_build(bundle: Bundle, target: str, precision: str = "fp32", device: str
 
 
 def choose_build(bundle: Bundle, target: str, precision: str, device: str | None) -> Build:
-    """Return the build to run on a device: the one made for it, else any of the target and precision.
+    """Return the build to run on a device: the one made for it, else the processor's, else any.
 
     Args:
         bundle: the bundle.
@@ -151,10 +153,23 @@ def choose_build(bundle: Bundle, target: str, precision: str, device: str | None
     Raises:
         UsageError, MachineError, IntegrityError: as `find_build`.
     """
-    family = (device or "").partition(".")[0]
-    own = f"{target}-{precision}-{family.lower()}"
-    has_own = any(folder.name == own for folder in _list_folders(bundle, target, precision))
-    return find_build(bundle, target, precision, family if has_own else None)
+    check_target(target)
+    check_precision(precision)
+    cells = [parse_build_name(folder.name) for folder in _list_folders(bundle, target, precision)]
+    devices = [cell.device for cell in cells if cell is not None]
+    if not devices:
+        raise MachineError(
+            f"{bundle.path} holds no {target} build in {precision}",
+            action=format_export(bundle.path, target, precision, device),
+        )
+    return find_build(bundle, target, precision, prefer_device(devices, device))
+
+
+def prefer_device(devices: Sequence[str], asked: str | None) -> str:
+    """Return which of several builds' devices runs on ``asked``: it, else the processor, else the first."""
+    family = (asked or "").partition(".")[0].lower()
+    known = {device.lower(): device for device in reversed(devices)}
+    return known.get(family) or known.get("cpu") or devices[0]
 
 
 @contextlib.contextmanager
@@ -197,7 +212,12 @@ def draft_build(
 
 
 def install_build(
-    bundle: Bundle, draft: Build, *, status: Status | None = None, facts: Mapping[str, Any] | None = None
+    bundle: Bundle,
+    draft: Build,
+    *,
+    status: Status | None = None,
+    effective: str | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Build:
     """Give a draft its name in one step, in place of an older build, whose record is not read.
 
@@ -205,12 +225,17 @@ def install_build(
         bundle: the bundle.
         draft: of `draft_build`, which is still open.
         status: the new one; None keeps the draft's.
+        effective: the precision that was read back; None keeps the draft's.
         facts: the new ones; None keeps the draft's.
 
     Raises:
         MachineError: the disk is full.
     """
-    changes = {"status": status, "facts": None if facts is None else replace_non_finite(facts)}
+    changes = {
+        "status": status,
+        "precision_effective": effective,
+        "facts": None if facts is None else replace_non_finite(facts),
+    }
     fields = draft.record.model_dump() | {key: value for key, value in changes.items() if value is not None}
     write_record(draft.path, BUILD_FILE, BuildRecord.model_validate(fields))
     final = draft.path.with_name(draft.name)
@@ -311,7 +336,7 @@ def _explain_removal(bundle: Bundle, folder: Path) -> str:
     cell = parse_build_name(folder.name)
     if cell is None or not (folder / BUILD_FILE).exists():
         return f"remove the folder {shlex.quote(str(folder))}, which holds no build"
-    command = format_export(bundle.path, cell.target, cell.precision)
+    command = format_export(bundle.path, cell.target, cell.precision, cell.device)
     return f"remove the folder {shlex.quote(str(folder))}, and make the build anew: {command}"
 
 

@@ -65,8 +65,8 @@ class Engine(Protocol):
     synchronisation: str
 
     @classmethod
-    def find_obstacle(cls, build: Build) -> str | None:
-        """Return why this machine cannot run ``build`` on its own device, or None if it can."""
+    def find_obstacle(cls, build: Build, device: str) -> str | None:
+        """Return why this machine cannot run ``build`` on a device, in capitals, or None if it can."""
         ...
 
     def stages(self) -> Mapping[str, Stage]:

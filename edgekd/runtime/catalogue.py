@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import importlib.util
 import platform
@@ -137,14 +136,12 @@ def list_runnable(
 
 def find_obstacle(build: Build, device: str | None = None) -> str | None:
     """Return why ``build`` cannot run here on ``device``, or None if it can; None takes the build's own."""
-    if device is not None:
-        build = dataclasses.replace(build, record=build.record.model_copy(update={"device": device.upper()}))
     target = build.record.target
     missing = _explain_missing_package(ENGINES[target])
     if missing is not None:
         return missing
     try:
-        return load_engine_class(target).find_obstacle(build)
+        return load_engine_class(target).find_obstacle(build, (device or build.record.device).upper())
     except ImportError as error:
         return f"{target} is installed but cannot be imported: {error}"
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from edgekd.bundle import Build, Bundle, format_export
+from edgekd.bundle import NOT_SHOWN, Build, Bundle, format_export
 from edgekd.errors import IntegrityError, MachineError
 from edgekd.runtime.precision import OPENVINO_CAPABILITIES
 
 
-def format_rebuild(build: Build) -> str:
-    """Return the command that makes a build anew."""
+def format_rebuild(build: Build, *, resize: bool = False) -> str:
+    """Return the command that makes a build anew; with ``resize`` for frames of another size, or of any."""
     record = build.record
-    device = record.device if record.target == "openvino" and record.device != "CPU" else None
-    return format_export(build.path.parent.parent, record.target, record.precision_asked, device)
+    size = None if resize else record.facts.get("frame_size")
+    return format_export(build.path.parent.parent, record.target, record.precision_asked, record.device, size)
 
 
 def format_other_engine(build: Build) -> str:
@@ -38,7 +38,7 @@ def check_build_record(build: Build, bundle: Bundle) -> None:
         IntegrityError: its preprocessing is not that of ``bundle``.
     """
     record = build.record
-    if record.precision_effective != record.precision_asked:
+    if record.precision_effective not in (record.precision_asked, NOT_SHOWN):
         raise MachineError(
             f"the build {build.name} does not compute in the precision it was asked for",
             received=record.precision_effective,
@@ -113,20 +113,27 @@ def check_capability(build: Build, device: str, capabilities: Sequence[str]) -> 
         device: its name.
         capabilities: what the library says of it, such as ``FP32`` and ``INT8``.
     """
-    precision = build.record.precision_asked
-    if device.startswith("NPU") and build.record.facts.get("frame_size") is None:
-        command = format_export(build.path.parent.parent, build.record.target, precision, "NPU")
-        raise MachineError(
-            f"an NPU takes frames of one size only, {build.name} any",
-            action=f"{command} --frame-size HEIGHTxWIDTH",
-        )
-    if OPENVINO_CAPABILITIES[precision] not in capabilities:
-        here = [name for name, capability in OPENVINO_CAPABILITIES.items() if capability in capabilities]
+    precision, bundle = build.record.precision_asked, build.path.parent.parent
+    here = [name for name, capability in OPENVINO_CAPABILITIES.items() if capability in capabilities]
+    if precision not in here:
         raise MachineError(
             f"{device} does not compute in {precision}, for which {build.name} was built",
             received=f"{device} computes in {', '.join(here) or 'none of ours'}",
-            action=f"{format_rebuild(build)} where the processor has it, or another precision here",
+            action=_advise_capability(build, device, here),
         )
+    if device.startswith("NPU") and build.record.facts.get("frame_size") is None:
+        raise MachineError(
+            f"an NPU takes frames of one size only, {build.name} any",
+            action=format_export(bundle, build.record.target, precision, device),
+        )
+
+
+def _advise_capability(build: Build, device: str, here: Sequence[str]) -> str:
+    if not build.record.device.startswith(device.partition(".")[0]) and build.record.device != "CPU":
+        return f"run it on {build.record.device}, for which it was made"
+    if device == "CPU" or not here:
+        return f"{format_rebuild(build)} where the processor has it, or another precision here"
+    return format_export(build.path.parent.parent, build.record.target, here[0], device)
 
 
 def _build_format_error(build: Build, library: str, found: str, reason: Any) -> MachineError:

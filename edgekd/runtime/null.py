@@ -23,7 +23,7 @@ class NullEngine:
         self._size = (spec.height, spec.width)
 
     @classmethod
-    def find_obstacle(cls, build: Build) -> str | None:
+    def find_obstacle(cls, build: Build, device: str) -> str | None:
         """Return None: it runs everywhere."""
         return None
 

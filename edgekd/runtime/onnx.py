@@ -69,7 +69,7 @@ class OnnxEngine:
         self._binding: Any = self._session.io_binding()
         self._bound: Masks | None = None
         run = self._run_bound if request.device == "CPU" else self._run
-        self.limits = FrameLimits.read(build.record.facts, format_rebuild(build))
+        self.limits = FrameLimits.read(build.record.facts, format_rebuild(build, resize=True))
         spec = request.bundle.manifest.preprocess
         self._stages = DeployStages(spec, run, frames_a_run=self.limits.batch)
         self._facts = {
@@ -83,10 +83,10 @@ class OnnxEngine:
         }
 
     @classmethod
-    def find_obstacle(cls, build: Build) -> str | None:
-        """Return why the provider of the build's device is not there, or None."""
+    def find_obstacle(cls, build: Build, device: str) -> str | None:
+        """Return why the provider of the device is not there, or None."""
         try:
-            provider = _choose_provider(build.record.device, build)
+            provider = _choose_provider(device, build)
             check_provider(build, provider, list_providers(build.record.precision_asked))
             check_onnx_format(build, f"ONNX Runtime {_import_onnxruntime().__version__}", _find_unread)
         except MachineError as error:
@@ -125,10 +125,10 @@ class OnnxEngine:
             raise MachineError(
                 f"ONNX Runtime would compute layers of {build.name} on the processor",
                 received=f"{', '.join(strays[:3])}{' …' if len(strays) > 3 else ''}, {len(strays)} in all",
-                expected=f"every layer by {self._provider}",
+                expected=f"every convolution and product by {self._provider}",
                 action=f"use --device CPU, or build for another engine, as in: {format_other_engine(build)}",
             )
-        return f"every layer by {self._provider}"
+        return f"every convolution and product by {self._provider}"
 
     def _start(self, build: Build, threads: int | None) -> Any:
         options = _build_options(threads)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from edgekd.bundle import Build
+from edgekd.bundle import NOT_SHOWN, Build
 from edgekd.errors import MachineError
 from edgekd.runtime.base import LoadRequest, Masks, Stage
 from edgekd.runtime.deploy import DeployStages
@@ -58,21 +58,21 @@ class OpenVinoEngine:
             "device": request.device,
             "device_name": core.get_property(request.device, "FULL_DEVICE_NAME"),
             "threads": request.threads,
-            **_read_precision(compiled, graph, build, hint),
+            **_read_precision(compiled, graph, build, request, hint),
         }
         self._request: Any = compiled.create_infer_request()
         self._wrap: Any = openvino.Tensor
         self._bound: Masks | None = None
-        self.limits = FrameLimits.read(build.record.facts, format_rebuild(build))
+        self.limits = FrameLimits.read(build.record.facts, format_rebuild(build, resize=True))
         spec = request.bundle.manifest.preprocess
         self._stages = DeployStages(spec, self._run, frames_a_run=self.limits.batch or 1)
 
     @classmethod
-    def find_obstacle(cls, build: Build) -> str | None:
-        """Return why the build's device is not there, or None."""
+    def find_obstacle(cls, build: Build, device: str) -> str | None:
+        """Return why the device is not there or does not take the build, or None."""
         import openvino
 
-        core, device = openvino.Core(), build.record.device
+        core = openvino.Core()
         try:
             _check_device(device, core.available_devices, build)
             check_openvino_format(build, f"OpenVINO {openvino.__version__}", _list_opsets(openvino))
@@ -161,24 +161,25 @@ def _check_device(device: str, available: list[str], build: Build) -> None:
         )
 
 
-def _read_precision(compiled: Any, graph: Any, build: Build, hint: str) -> dict[str, Any]:
+def _read_precision(
+    compiled: Any, graph: Any, build: Build, request: LoadRequest, hint: str
+) -> dict[str, Any]:
     layers = read_openvino_layers(compiled.get_runtime_model(), graph)
-    asked = build.record.precision_effective
-    if layers:
-        (effective, others), evidence = summarise_precision(layers), "the compiled graph"
-    else:
-        # An NPU shows no layers; that it took the hint is all that can be known.
+    effective, others = summarise_precision(layers)
+    expected, read_from = build.record.precision_asked, "the compiled graph"
+    if not layers and request.device.startswith("NPU"):
+        # It shows no layers: that it took the hint is all that can be known.
         taken = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        effective, others = (asked if taken == hint else f"the hint {taken}"), []
-        evidence = f"the hint {hint} alone: the device shows no layers"
-    if effective != asked:
+        effective, expected = (NOT_SHOWN, NOT_SHOWN) if taken == hint else (f"the hint {taken}", expected)
+        read_from = f"nothing: the device took the hint {hint} and shows no layers"
+    if effective != expected:
         raise MachineError(
             f"OpenVINO would run {build.name} in another precision than it was built for",
             received=effective,
-            expected=asked,
+            expected=expected,
         )
     return {
         "precision_effective": effective,
-        "precision_read_from": evidence,
+        "precision_read_from": read_from,
         "layers_in_other_precision": others,
     }

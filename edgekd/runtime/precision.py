@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from edgekd.bundle import NOT_SHOWN
+
 # A precision is that of a graph when it does at least this share of the multiplications.
 DECISIVE_SHARE = 0.95
 # What OpenVINO calls the ability of a device to compute in each precision, and the hint that asks for it.
@@ -63,8 +65,8 @@ def read_openvino_layers(compiled: Any, graph: Any) -> list[Layer]:
     """Return the network's convolutions and matrix products with the precision they are compiled in.
 
     Multiplications are counted in ``graph``: what is compiled for a GPU shows no weights. A layer of it is
-    found by its name or by the names of what was fused into it. Those that are not found share evenly what is
-    left of the multiplications; where all are found, what is left is ``not shown``. Layers of the
+    found by its name or by the names of what was fused into it. Each of those that are not found is taken for
+    one of the layers that are left, of mean size; what is left then is ``not shown``. Layers of the
     preprocessing are left out.
 
     Args:
@@ -89,11 +91,13 @@ def read_openvino_layers(compiled: Any, graph: Any) -> list[Layer]:
         precision = _NAMES.get(precision, precision)
         found = [macs.pop(one) for one in names if one in macs]
         (layers if found else unknown).append(Layer(name, precision, sum(found)))
-    if not layers and not unknown:
-        return []
-    if not unknown:
-        return layers + [Layer(name, "not shown", count) for name, count in macs.items()]
-    return layers + [layer._replace(macs=sum(macs.values()) // len(unknown)) for layer in unknown]
+    if not macs or not (layers or unknown):
+        return layers + unknown
+    left = sum(macs.values())
+    each = left // max(len(unknown), len(macs))
+    hidden = left - each * len(unknown)
+    named = [layer._replace(macs=each) for layer in unknown]
+    return layers + named + ([Layer("the others", NOT_SHOWN, hidden)] if len(macs) > len(unknown) else [])
 
 
 def _read_original_names(info: Any) -> list[str]:

@@ -45,7 +45,7 @@ class ScriptedEngine:
         }
 
     @classmethod
-    def find_obstacle(cls, build: Build) -> str | None:
+    def find_obstacle(cls, build: Build, device: str) -> str | None:
         """Return None: it runs everywhere."""
         return None
 

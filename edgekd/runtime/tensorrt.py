@@ -88,15 +88,15 @@ class TensorRtEngine:
         self._masks_bytes = align_bytes(self._batch * self._mask_bytes)
 
     @classmethod
-    def find_obstacle(cls, build: Build) -> str | None:
+    def find_obstacle(cls, build: Build, device: str) -> str | None:
         """Return why this machine cannot run ``build``, or None if it can; loads no plan."""
         facts, rebuild = build.record.facts, format_rebuild(build)
         try:
-            device = find_device()
+            gpu = find_device()
             import_pycuda()
             library = import_library(build.record.target)
-            check_engine_facts(facts["engine"], build.record.target, library, device, rebuild)
-            choose_module(facts["kernels"]["modules"], device, rebuild)
+            check_engine_facts(facts["engine"], build.record.target, library, gpu, rebuild)
+            choose_module(facts["kernels"]["modules"], gpu, rebuild)
         except EdgeKDError as error:
             return str(error)
         return None

@@ -48,7 +48,7 @@ class ThresholdEngine:
         self.limits = FrameLimits.read(build.record.facts, "rebuild")
 
     @classmethod
-    def find_obstacle(cls, build: Build) -> str | None:
+    def find_obstacle(cls, build: Build, device: str) -> str | None:
         return cls.obstacle
 
     def stages(self) -> Mapping[str, Callable[[Any], Any]]:

@@ -127,8 +127,8 @@ def test_device_asked_for_decides_which_builds_can_run(
     bundle: Bundle, add_build: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A Jetson: OpenVINO, which may run a build elsewhere than it was made for, has no GPU there.
-    def find_obstacle(build: Build) -> str | None:
-        return "OpenVINO finds no device GPU here" if build.record.device == "GPU" else None
+    def find_obstacle(build: Build, device: str) -> str | None:
+        return "OpenVINO finds no device GPU here" if device == "GPU" else None
 
     monkeypatch.setattr("edgekd_test_engines.ShiftedEngine.find_obstacle", find_obstacle)
     monkeypatch.setattr("edgekd_test_engines.MissingEngine.obstacle", None)
@@ -147,8 +147,8 @@ def test_device_asked_for_decides_which_builds_can_run(
 def test_build_made_for_a_missing_device_runs_on_one_that_is_there(
     bundle: Bundle, add_build: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def find_obstacle(build: Build) -> str | None:
-        return "no NPU" if build.record.device == "NPU" else None
+    def find_obstacle(build: Build, device: str) -> str | None:
+        return "no NPU" if device == "NPU" else None
 
     monkeypatch.setattr("edgekd_test_engines.ShiftedEngine.find_obstacle", find_obstacle)
     add_build("openvino", device="NPU")

@@ -66,7 +66,9 @@ class Primitive:
         ),
         # Two that nobody knows share what is left; one that is not shown is said so.
         (["a", "x", "y"], {"a": ("fp16", 32 * 9), "x": ("fp16", 32 * 2), "y": ("fp16", 32 * 2)}),
-        (["a"], {"a": ("fp16", 32 * 9), "b": ("not shown", 32 * 4)}),
+        (["a"], {"a": ("fp16", 32 * 9), "the others": ("not shown", 32 * 4)}),
+        (["x"], {"x": ("fp16", 32 * 13 // 2), "the others": ("not shown", 32 * 13 // 2)}),
+        (["a", "b", "x"], {"a": ("fp16", 32 * 9), "b": ("fp16", 32 * 4), "x": ("fp16", 0)}),
         (["a", "b", ("preprocess/resize", "Gemm")], {"a": ("fp16", 32 * 9), "b": ("fp16", 32 * 4)}),
         ([("image", "Input")], {}),
     ],

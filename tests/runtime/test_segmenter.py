@@ -31,7 +31,7 @@ class StubbornEngine:
         self.most_users = 0
 
     @classmethod
-    def find_obstacle(cls, build: Build) -> str | None:
+    def find_obstacle(cls, build: Build, device: str) -> str | None:
         return None
 
     def stages(self) -> Mapping[str, Stage]:

@@ -275,7 +275,7 @@ def test_facts_are_checked_before_the_plan_is_read(
     with pytest.raises(MachineError, match=message) as caught:
         load(bundle, "tensorrt-rtx")
     assert "edgekd export" in str(caught.value) and "--target tensorrt-rtx" in str(caught.value)
-    obstacle = TensorRtEngine.find_obstacle(find_build(bundle, "tensorrt-rtx"))
+    obstacle = TensorRtEngine.find_obstacle(find_build(bundle, "tensorrt-rtx"), "GPU")
     assert obstacle == str(caught.value)
 
 
@@ -290,7 +290,7 @@ def test_a_gpu_that_tensorrt_rtx_does_not_serve_is_sent_to_tensorrt(
 
 
 def test_runnable_build_has_no_obstacle(write_engine: WriteBuild) -> None:
-    assert TensorRtEngine.find_obstacle(find_build(write_engine(), "tensorrt-rtx")) is None
+    assert TensorRtEngine.find_obstacle(find_build(write_engine(), "tensorrt-rtx"), "GPU") is None
 
 
 def test_plan_that_does_not_load_tells_the_librarys_reason(
@@ -385,7 +385,7 @@ def test_machine_without_a_driver_is_told_so(
     monkeypatch.setattr(engines, "find_device", lambda index=0: find_device(index, library="libnothing.so"))
     with pytest.raises(MachineError, match="no NVIDIA driver"):
         load(bundle, "tensorrt-rtx")
-    assert "no NVIDIA driver" in str(TensorRtEngine.find_obstacle(find_build(bundle, "tensorrt-rtx")))
+    assert "no NVIDIA driver" in str(TensorRtEngine.find_obstacle(find_build(bundle, "tensorrt-rtx"), "GPU"))
 
 
 def test_stand_in_has_only_names_of_the_real_library() -> None:

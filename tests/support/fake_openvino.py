@@ -16,16 +16,20 @@ class FakeDevices:
     """Stands for ``openvino.Core``.
 
     Attributes:
+        present: names of the devices.
         truthful: whether devices compute as the hint asks; else they say they took ``f32``.
+        broken: whether no device compiles anything.
     """
 
     real: Any = None
+    present: tuple[str, ...] = ("CPU", "GPU.0", "GPU.1", "NPU")
     truthful = True
+    broken = False
 
     def __init__(self) -> None:
         """Wrap the library's own."""
         self._core = FakeDevices.real()
-        self.available_devices = ["CPU", "GPU.0", "GPU.1", "NPU"]
+        self.available_devices = list(FakeDevices.present)
 
     def get_property(self, device: str, name: str) -> Any:
         """Return what the device is said to be."""
@@ -43,6 +47,8 @@ class FakeDevices:
         family = device.partition(".")[0]
         if family == "CPU":
             return self._core.compile_model(model, device, options)
+        if FakeDevices.broken:
+            raise RuntimeError("clBuildProgram: out of resources")
         hint = options["INFERENCE_PRECISION_HINT"]
         if "INFERENCE_NUM_THREADS" in options:
             raise RuntimeError("Unsupported configuration key: INFERENCE_NUM_THREADS")
