@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from edgekd.benchmarks.suites.distillation.experiments import build_experiments
-from edgekd.benchmarks.suites.distillation.plan import find_cell, list_cells, read_plan, write_plan
+from edgekd.benchmarks.suites.distillation.plan import Plan, find_cell, list_cells, read_plan, write_plan
 from edgekd.benchmarks.suites.distillation.report import write_report
 from edgekd.benchmarks.suites.distillation.results import read_results
 from edgekd.errors import build_unknown_name_error
@@ -22,14 +22,22 @@ def plan(
     out: Out,
     experiment: Annotated[str, typer.Option(help="table, ablation, numbers or quarter.")] = "table",
     size: Annotated[int | None, typer.Option(help="Side of the images, pixels.")] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="Set below EDGEKD_DATA, or phantom; repeatable.")
+    ] = None,
+    mask_part: Annotated[
+        float | None, typer.Option(min=0.01, max=1, help="Part of the training masks that is kept.")
+    ] = None,
 ) -> None:
     """Write the cells of an experiment and the makefile that runs them: make -C OUT -j 2."""
     experiments = build_experiments()
     if experiment not in experiments:
         raise build_unknown_name_error("experiment", experiment, experiments)
     chosen = experiments[experiment]
-    if size is not None:
-        chosen = chosen.model_copy(update={"common": {**chosen.common, "image_size": size}})
+    changes: dict[str, Any] = {"sets": sets, "mask_part": mask_part}
+    changes["common"] = None if size is None else {**chosen.common, "image_size": size}
+    given = {name: value for name, value in changes.items() if value}
+    chosen = Plan.model_validate({**chosen.model_dump(), **given})
     write_plan(chosen, out)
     typer.echo(f"{len(list_cells(chosen))} cells; run them with: make -C {out} -j 2")
 

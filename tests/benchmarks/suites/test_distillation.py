@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
 pytest.importorskip("torch", reason="training needs torch (extra train)")
 pytest.importorskip("lightning_fabric", reason="training needs lightning-fabric (extra train)")
 pytest.importorskip("monai", reason="the teachers are MONAI's (extra train)")
 
+from edgekd.benchmarks.suites.distillation.__main__ import app
 from edgekd.benchmarks.suites.distillation.cells import run_cell
 from edgekd.benchmarks.suites.distillation.experiments import build_experiments
 from edgekd.benchmarks.suites.distillation.gains import Gain
@@ -54,6 +56,29 @@ def test_every_experiment_is_valid_and_a_cell_is_named_once() -> None:
         names = [cell.name for cell in list_cells(plan)]
         assert len(set(names)) == len(names)
         assert all(find_cell(plan, name).name == name for name in names)
+
+
+def test_an_experiment_of_other_sets_and_fewer_masks(tmp_path: Path) -> None:
+    options = [
+        "--experiment",
+        "ablation",
+        "--set",
+        "phantom",
+        "--set",
+        "own",
+        "--mask-part",
+        "0.1",
+        "--size",
+        "96",
+    ]
+    result = CliRunner().invoke(app, ["plan", str(tmp_path), *options])
+    assert result.exit_code == 0, result.output
+    changed, usual = read_plan(tmp_path), build_experiments()["ablation"]
+    assert (changed.sets, changed.mask_part) == (("phantom", "own"), 0.1)
+    assert changed.common == {**usual.common, "image_size": 96}
+    assert (changed.methods, changed.teacher) == (usual.methods, usual.teacher)
+    assert result.output.startswith(f"{len(list_cells(changed))} cells")
+    assert CliRunner().invoke(app, ["plan", str(tmp_path), "--set", "../x"]).exit_code == 1
 
 
 def test_students_wait_for_their_teacher_and_nothing_else() -> None:
