@@ -137,7 +137,7 @@ def test_a_missing_package_names_the_pip_command(
         (["onnx"], ["fp16"], MachineError, "computes half-precision graphs in fp32"),
         (["onnx"], ["fp32", "bf16"], MachineError, "bf16 exists for OpenVINO only"),
         (["tensorrt"], ["bf16"], MachineError, "bf16 exists for OpenVINO only"),
-        (["onnx"], ["fp32", "int8"], UsageError, "--target onnx -p int8 --calib DATA"),
+        (["onnx"], ["fp32", "int8"], UsageError, "--target onnx --precision int8 --calib DATA"),
         (["tensorrt-rtx"], ["int8"], UsageError, "no int8 graph for this target"),
         ([], ["fp32"], UsageError, "no target was named"),
     ],
