@@ -10,7 +10,6 @@ import deep_student
 import fake_openvino
 import numpy as np
 import pytest
-from PIL import Image
 
 from edgekd.benchmarks import run_benchmark, run_parity
 from edgekd.benchmarks.frame_sizes import leave_misfits
@@ -96,13 +95,7 @@ def test_only_an_npu_is_believed_without_its_layers(
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Thirty frames with masks of the deep student's kind."""
-    root = tmp_path_factory.mktemp("data")
-    for name in ("images", "masks"):
-        (root / name).mkdir()
-    for index, frame in enumerate(deep_student.draw_frames(30, seed=5)):
-        Image.fromarray(frame).save(root / "images" / f"{index}.png")
-        Image.fromarray((frame > 130).astype(np.uint8) * 255).save(root / "masks" / f"{index}.png")
-    return root
+    return deep_student.write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.mark.parametrize("device", ["GPU", "NPU"])

@@ -16,7 +16,6 @@ pytest.importorskip("onnxruntime", reason="onnxruntime quantises the graphs")
 
 import deep_student
 import onnx
-from PIL import Image
 
 from edgekd.bundle import Bundle, find_build, list_builds, read_golden
 from edgekd.data import assign_splits, find_cases, hash_cases
@@ -34,13 +33,7 @@ from edgekd.runtime import load
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Thirty frames with masks, of the kind the deep student knows."""
-    root = tmp_path_factory.mktemp("data")
-    (root / "images").mkdir()
-    (root / "masks").mkdir()
-    for index, frame in enumerate(deep_student.draw_frames(30, seed=5)):
-        Image.fromarray(frame).save(root / "images" / f"{index}.png")
-        Image.fromarray((frame > 130).astype(np.uint8) * 255).save(root / "masks" / f"{index}.png")
-    return root
+    return deep_student.write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from edgekd.bundle import Bundle, GoldenFrames, write_bundle
 from edgekd.preprocess import preprocess_frames
@@ -57,6 +58,16 @@ def draw_frames(count: int, seed: int = 1) -> list[np.ndarray]:
         disc = np.hypot(rows - row, columns - column) < radius
         frames.append(np.clip(rng.normal(60, 10, (48, 56)) + 130 * disc, 0, 255).astype(np.uint8))
     return frames
+
+
+def write_data(root: Path) -> Path:
+    """Write thirty frames of the student's kind with their masks into an empty folder, and return it."""
+    for name in ("images", "masks"):
+        (root / name).mkdir()
+    for index, frame in enumerate(draw_frames(30, seed=5)):
+        Image.fromarray(frame).save(root / "images" / f"{index}.png")
+        Image.fromarray((frame > 130).astype(np.uint8) * 255).save(root / "masks" / f"{index}.png")
+    return root
 
 
 def write_deep_student(final: Path) -> Bundle:
