@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgekd.errors import MachineError
 from edgekd.runtime.openvino import find_device
-from edgekd.runtime.precision import OPENVINO_CAPABILITIES
+from edgekd.runtime.precision import list_precisions
 
 DEVICES = ("CPU", "GPU", "NPU")
 # What devices compute in that are not here to be asked: OpenVINO's documentation of its devices. An NPU takes
@@ -49,9 +49,9 @@ def _find_openvino_reason(precision: str, device: str) -> tuple[str, str] | None
     core = openvino.Core()
     is_here = device == "CPU" or find_device(device, core.available_devices) is not None
     has = core.get_property(device, "OPTIMIZATION_CAPABILITIES") if is_here else _KNOWN_CAPABILITIES[device]
-    if OPENVINO_CAPABILITIES[precision] in has:
+    known = list_precisions(has)
+    if precision in known:
         return None
-    known = [name for name, capability in OPENVINO_CAPABILITIES.items() if capability in has]
     if device != "CPU":
         return f"{device} computes in {', '.join(known)}", f"export with --precision {known[0]}"
     elsewhere = "on a processor with fp16, or for an Intel GPU: --device GPU"

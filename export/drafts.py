@@ -43,25 +43,20 @@ def keep_build(
         MachineError, SegmenterFault: it cannot run here as asked, or fails.
         GateFailure: its masks are others.
     """
-    if device != "CPU":
-        return _keep_for_device(bundle, target, precision, device, files, facts, shapes)
-    with _draft(bundle, target, precision, device, files, facts) as draft:
+    # Hints make fp16 and bf16; the graph is that of float32.
+    stand_in = precision if device == "CPU" or precision == "int8" else "fp32"
+    with _draft(bundle, target, stand_in, "CPU", files, facts) as draft:
+        if device != "CPU":
+            return _keep_for_device(bundle, draft, precision, device, shapes)
         return install_checked(bundle, draft) if shapes is None else fix_shapes(bundle, draft, shapes)
 
 
 def _keep_for_device(
-    bundle: Bundle,
-    target: str,
-    precision: str,
-    device: str,
-    files: Mapping[str, Path | bytes],
-    facts: Mapping[str, Any],
-    shapes: FixedShapes | None,
+    bundle: Bundle, trial: Build, precision: str, device: str, shapes: FixedShapes | None
 ) -> Build:
-    # Hints make fp16; the graph is that of float32. The processor also takes what is not fixed yet.
-    stand_in = "int8" if precision == "int8" else "fp32"
+    """Write the build for a device of a draft for the processor, which also takes what is not fixed yet."""
+    target, stand_in = trial.record.target, trial.record.precision_asked
     with contextlib.ExitStack() as stack:
-        trial = stack.enter_context(_draft(bundle, target, stand_in, "CPU", files, facts))
         try:
             if shapes is not None:
                 trial = stack.enter_context(open_fixed(bundle, trial, shapes))

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgekd.bundle import NOT_SHOWN, Build, Bundle, format_export
 from edgekd.errors import IntegrityError, MachineError
-from edgekd.runtime.precision import OPENVINO_CAPABILITIES
+from edgekd.runtime.precision import list_precisions
 
 
 def format_rebuild(build: Build, *, resize: bool = False) -> str:
@@ -114,7 +114,7 @@ def check_capability(build: Build, device: str, capabilities: Sequence[str]) -> 
         capabilities: what the library says of it, such as ``FP32`` and ``INT8``.
     """
     precision, bundle = build.record.precision_asked, build.path.parent.parent
-    here = [name for name, capability in OPENVINO_CAPABILITIES.items() if capability in capabilities]
+    here = list_precisions(capabilities)
     if precision not in here:
         raise MachineError(
             f"{device} does not compute in {precision}, for which {build.name} was built",

@@ -49,6 +49,11 @@ def summarise_precision(layers: Sequence[Layer]) -> tuple[str, list[str]]:
     return (leading if decisive else "mixed"), others
 
 
+def list_precisions(capabilities: Sequence[str]) -> list[str]:
+    """Return our precisions that a device of OpenVINO computes in, from what the library says of it."""
+    return [name for name, capability in OPENVINO_CAPABILITIES.items() if capability in capabilities]
+
+
 def choose_openvino_hint(precision: str, capabilities: Sequence[str]) -> str:
     """Return the hint that makes a device of OpenVINO compute in a precision.
 
