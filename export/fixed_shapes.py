@@ -17,6 +17,7 @@ from edgekd.bundle import GOLDEN_FILE, MIN_AGREEMENT, Build, Bundle, draft_build
 from edgekd.errors import GateFailure, MachineError, UsageError
 from edgekd.export.agreement import install_checked
 from edgekd.export.fixed_golden import fit_golden_frames
+from edgekd.export.openvino_ir import save_ir
 from edgekd.export.source_graphs import CORE_FILE, DEPLOY_FILE
 from edgekd.preprocess.reference import SMALLEST_FRAME
 from edgekd.runtime import load
@@ -229,7 +230,7 @@ def _write_openvino(bundle: Bundle, build: Build, shapes: FixedShapes, folder: P
     sizes = (shapes.batch, *(shapes.frame_size or (None, None)))
     free = [-1 if size is None else size for size in sizes]
     model.reshape({"frame": [*free, bundle.manifest.preprocess.channels]})
-    openvino.save_model(model, folder / "deploy.xml", compress_to_fp16=False)
+    save_ir(model, folder / "deploy.xml")
     return {name: folder / name for name in ("deploy.xml", "deploy.bin")}
 
 

@@ -86,7 +86,7 @@ def check_core(core: onnx.ModelProto) -> None:
 
 def _add_preprocess(writer: NodeWriter, spec: PreprocessSpec) -> None:
     frame = "frame" if spec.crop is None else _add_crop(writer, "frame", spec.crop)
-    pixels = add_resize(writer, frame, spec.height, spec.width, antialias=spec.antialias)
+    pixels = add_resize(writer, frame, spec.height, spec.width, spec.channels, antialias=spec.antialias)
     if spec.color == "rgb" and spec.frame_order == "bgr":
         pixels = writer.add("Gather", pixels, build_integers(2, 1, 0), axis=1)
     # (x * scale - mean) / std as one multiplication and one addition, folded in float64.

@@ -14,7 +14,7 @@ from edgekd.errors import GateFailure
 from edgekd.export.calibration import Calibration
 from edgekd.export.judgement import LARGEST_DICE_LOSS, Judgement, judge_logits
 from edgekd.export.layers import Product, list_products
-from edgekd.export.quantize import Form, clip_share, find_last_layer, quantize_core, rank_layers
+from edgekd.export.quantize import Form, clip_share, list_float_layers, quantize_core, rank_layers
 from edgekd.export.running import run_graph
 from edgekd.progress import Progress
 from edgekd.runtime.precision import DECISIVE_SHARE
@@ -76,7 +76,7 @@ def build_int8(
     facts = {
         "calibration": calibration.describe(),
         "validation": judgement.describe(),
-        "float_layers": [*kept, find_last_layer(core)],
+        "float_layers": [*kept, *trial.always_float],
         "fallback": steps,
     }
     notices = [f"int8: {judgement.format()}{calibration.remark}"]
@@ -92,6 +92,7 @@ class _Trial:
         self.core, self.calibration = core, calibration
         self.form: Form = form
         self.products: Sequence[Product] = list_products(core)
+        self.always_float = list_float_layers(core, form)
         self._reference: NDArray[np.float32] = run_graph(core, calibration.val_tensors, optimise=True)[0]
 
     def run(self, float_layers: Sequence[str]) -> tuple[onnx.ModelProto, Judgement]:
@@ -101,8 +102,8 @@ class _Trial:
         return graph, judge_logits("int8", self._reference, logits, self.calibration.val_truths)
 
     def compute_float_share(self, float_layers: Sequence[str]) -> float:
-        """Return the part of the multiply-accumulates that these layers and the last one do."""
-        kept = {*float_layers, find_last_layer(self.core)}
+        """Return the part of the multiply-accumulates of these layers and those that are float32 anyway."""
+        kept = {*float_layers, *self.always_float}
         total = sum(product.macs for product in self.products)
         return sum(product.macs for product in self.products if product.name in kept) / total
 
@@ -112,7 +113,7 @@ def _list_worst(trial: _Trial, *, quiet: bool) -> list[str]:
     logits = run_graph(trial.core, tensors, optimise=True)[0]
     errors: dict[str, float] = {}
     with Progress(quiet=quiet) as progress:
-        handle = progress.add("finding sensitive layers", len(trial.products) - 1)
+        handle = progress.add("finding sensitive layers", len(trial.products) - len(trial.always_float))
         for name, error in rank_layers(trial.core, tensors, trial.form, logits):
             errors[name] = error
             progress.advance(handle, note=name)

@@ -17,6 +17,7 @@ from edgekd.export.drafts import keep_build
 from edgekd.export.fixed_shapes import FixedShapes
 from edgekd.export.judgement import LARGEST_DICE_LOSS, judge_logits
 from edgekd.export.model_api import MODEL_API_FILES, build_model_api
+from edgekd.export.openvino_ir import save_ir
 from edgekd.export.source_graphs import CORE_FILE, DEPLOY_FILE, GRAPH_FACTS, PREPROCESS_FILE, describe_bundle
 from edgekd.runtime.openvino import find_device
 from edgekd.runtime.precision import OPENVINO_HINTS
@@ -74,8 +75,8 @@ def build_openvino(
         **_judge_hint(graphs.resolve_file(CORE_FILE), precision, calibration, device),
     }
     with tempfile.TemporaryDirectory() as folder:
-        _save_model(openvino, model, Path(folder) / "deploy.xml")
-        _save_model(openvino, build_model_api(model, bundle), Path(folder) / MODEL_API_FILES[0])
+        save_ir(model, Path(folder) / "deploy.xml")
+        save_ir(build_model_api(model, bundle), Path(folder) / MODEL_API_FILES[0])
         files = {name: Path(folder) / name for name in (*DEPLOY_FILES, *MODEL_API_FILES)}
         return keep_build(
             bundle,
@@ -157,19 +158,6 @@ def _run_batches(run: Runner, calibration: Calibration) -> NDArray[np.float32]:
     # The library answers in an array of its own, which the next run writes over.
     parts = [np.array(run(tensors[start : start + BATCH])) for start in range(0, len(tensors), BATCH)]
     return np.concatenate(parts)
-
-
-def _save_model(openvino: Any, model: Any, path: Path) -> None:
-    try:
-        # The library would halve the weights to float16 by default.
-        openvino.save_model(model, path, compress_to_fp16=False)
-    except RuntimeError as error:
-        raise MachineError(
-            "OpenVINO could not write its graph",
-            received=str(error).strip().splitlines()[-1],
-            expected=f"room in {path.parent.parent}",
-            action="free some space there, or name another folder by TMPDIR",
-        ) from error
 
 
 def _import_openvino() -> Any:

@@ -4,7 +4,7 @@ The operator Resize is no match for it. Engines compute its coordinates in float
 1920 columns is wrong by 1e-4 of the range; OpenVINO's linear mode leaves ``antialias`` out, and its Pillow
 mode took 6.7 ms for 640 by 480 pixels on one core where gathering and multiplying took 0.9 ms (ONNX
 Runtime: 1.0 and 0.4 ms). Here the interpolation table is computed in the graph by integer arithmetic, the
-lines that a few neighbouring output lines need are gathered, and one product with their weights sums them:
+lines that a few neighbouring output lines need are taken out, and one product with their weights sums them:
 3e-7 of the range.
 """
 
@@ -17,60 +17,80 @@ from onnx import TensorProto
 
 from edgekd.export.nodes import NodeWriter, build_integers
 
-# Neighbouring output lines share most of their input lines where these are averaged. Eight at a time move
-# half of the memory that one at a time does; more of them multiply mostly by zeros.
-_LINES_A_BAND = 8
+# Neighbouring output lines share most of their input lines where these are averaged. Eight rows at a time
+# move half of the memory that one at a time does; more of them multiply mostly by zeros.
+_ROWS_A_BAND = 8
+# A band of columns is a product of its own, of which fewer are better: for 1024 columns in bands of 32
+# OpenVINO takes two thirds of the time that it takes to turn the rows and to gather columns as rows are.
+_COLUMNS_A_BAND = 32
 
 
 class TableNames(NamedTuple):
     """The interpolation of one axis, whose output lines are cut into bands of equal size.
 
     Attributes:
+        first: name of (bands,) int64, the first input line of each band.
+        taps: name of an int64 scalar, the number of input lines of a band.
         indices: name of (bands, taps) int64, the input lines of each band.
         weights: name of (bands, lines, taps) float32, what each of them counts in each output line.
     """
 
+    first: str
+    taps: str
     indices: str
     weights: str
 
 
-def add_resize(writer: NodeWriter, frame: str, height: int, width: int, *, antialias: bool) -> str:
+def add_resize(
+    writer: NodeWriter, frame: str, height: int, width: int, channels: int, *, antialias: bool
+) -> str:
     """Add nodes that resize ``frame`` (N, H, W, C), of any number type, to (N, C, height, width) float32.
 
     Bilinear with half-pixel centres; the filter is as in `edgekd.preprocess.tables`.
     """
     shape = writer.add("Shape", frame)
-    rows = _add_table(writer, _add_size(writer, shape, 1), height, antialias=antialias)
-    columns = _add_table(writer, _add_size(writer, shape, 2), width, antialias=antialias)
+    # Without antialiasing neighbouring rows share none where the frame is made smaller.
+    row_band = _choose_band(height, _ROWS_A_BAND) if antialias else 1
+    rows = _add_table(writer, _add_size(writer, shape, 1), height, row_band, antialias=antialias)
+    # At least two: into a single product OpenVINO fuses what follows, and the mark of `openvino_ir` is lost.
+    column_band = _choose_band(width, min(_COLUMNS_A_BAND, width // 2))
+    columns = _add_table(writer, _add_size(writer, shape, 2), width, column_band, antialias=antialias)
     # A row of all columns and channels is contiguous: it is gathered before it is widened to float.
     lines = writer.add("Reshape", frame, build_integers(0, 0, -1))
     lines = writer.add("Gather", lines, rows.indices, axis=1)
-    # Both factors are turned by the product itself, and only runs of a band's lines are moved behind it:
-    # to turn (N, height, W C) as a whole took OpenVINO 0.4 ms and ONNX Runtime 2 ms for 256 by 1024.
-    lines = writer.add("Transpose", writer.add("Cast", lines, to=TensorProto.FLOAT), perm=[0, 1, 3, 2])
-    lines = writer.add("MatMul", lines, writer.add("Transpose", rows.weights, perm=[0, 2, 1]))
-    lines = writer.add("Transpose", lines, perm=[0, 2, 1, 3])
-    in_width = writer.add("Slice", shape, build_integers(2), build_integers(3))
-    turned = writer.add("Concat", build_integers(0), in_width, build_integers(-1), axis=0)
-    # From (N, W, C height) on, columns are summed as rows were.
-    lines = writer.add("Gather", writer.add("Reshape", lines, turned), columns.indices, axis=1)
-    lines = writer.add("MatMul", columns.weights, lines)
-    lines = writer.add("Reshape", lines, build_integers(0, width, -1))
-    image = writer.add("Transpose", lines, perm=[0, 2, 1])
-    return writer.add("Reshape", image, build_integers(0, -1, height, width))
+    lines = writer.add("MatMul", rows.weights, writer.add("Cast", lines, to=TensorProto.FLOAT))
+    if channels > 1:
+        pixels = writer.add("Reshape", lines, build_integers(0, height, -1, channels))
+        lines = writer.add("Transpose", pixels, perm=[0, 3, 1, 2])
+    # From (N, C height, W) on, with three axes: over a concatenation of four OpenVINO moves the quantiser of
+    # the image, and the layer that reads it is float32 then.
+    lines = writer.add("Reshape", lines, build_integers(0, channels * height, -1))
+    lines = _add_columns(writer, lines, columns, width // column_band)
+    return writer.add("Reshape", lines, build_integers(0, channels, height, width))
+
+
+def _add_columns(writer: NodeWriter, lines: str, columns: TableNames, num_bands: int) -> str:
+    """Add nodes that sum the columns of (N, C height, W) float32, a band of neighbours at a time."""
+    weights = writer.add("Transpose", columns.weights, perm=[0, 2, 1])
+    bands: list[str] = []
+    for band in range(num_bands):
+        first = writer.add("Gather", columns.first, build_integers(band))
+        end = writer.add("Add", first, columns.taps)
+        part = writer.add("Slice", lines, first, end, build_integers(2))
+        bands.append(writer.add("MatMul", part, writer.add("Gather", weights, build_integers(band))))
+    return writer.add("Concat", *bands, axis=2)
 
 
 def _add_size(writer: NodeWriter, shape: str, axis: int) -> str:
     return writer.add("Gather", shape, np.int64(axis))
 
 
-def _add_table(writer: NodeWriter, size: str, out_size: int, *, antialias: bool) -> TableNames:
-    """Add the interpolation table of an axis of ``size`` (a scalar tensor) pixels to ``out_size``.
+def _add_table(writer: NodeWriter, size: str, out_size: int, band: int, *, antialias: bool) -> TableNames:
+    """Add the interpolation table of an axis of ``size`` (a scalar tensor) pixels to ``out_size``, in bands.
 
     Lengths are in units of 1 / (2 out_size) input pixels, in which every centre is an integer, so that only
     the final quotient rounds: output ``o`` sits at ``(2o + 1) size``, input ``i`` at ``(2i + 1) out_size``.
     """
-    band = _choose_band(out_size, antialias=antialias)
     centres = writer.add("Mul", np.arange(1, 2 * out_size, 2).reshape(-1, band, 1), size)
     support = writer.add("Max", size, np.int64(out_size)) if antialias else np.array(out_size)
     support = writer.add("Mul", support, np.int64(2))
@@ -85,17 +105,12 @@ def _add_table(writer: NodeWriter, size: str, out_size: int, *, antialias: bool)
     first = writer.add("Max", writer.add("Min", first, writer.add("Sub", size, taps)), np.int64(0))
     steps = writer.add("Range", np.int64(0), taps, np.int64(1))
     indices = writer.add("Add", writer.add("Unsqueeze", first, build_integers(1)), steps)
-    return TableNames(indices, _add_weights(writer, indices, centres, support, out_size))
+    return TableNames(first, taps, indices, _add_weights(writer, indices, centres, support, out_size))
 
 
-def _choose_band(out_size: int, *, antialias: bool) -> int:
-    """Return how many output lines are computed at a time, a divisor of ``out_size``.
-
-    Without antialiasing it is one: neighbours share no lines where the frame is made smaller.
-    """
-    if not antialias:
-        return 1
-    return max(lines for lines in range(1, _LINES_A_BAND + 1) if out_size % lines == 0)
+def _choose_band(out_size: int, largest: int) -> int:
+    """Return how many output lines are computed at a time, a divisor of ``out_size``."""
+    return max(lines for lines in range(1, largest + 1) if out_size % lines == 0)
 
 
 def _add_weights(writer: NodeWriter, indices: str, centres: str, support: str, out_size: int) -> str:

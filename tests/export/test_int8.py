@@ -16,11 +16,12 @@ from onnx import TensorProto, numpy_helper
 
 from edgekd.errors import GateFailure
 from edgekd.export import int8 as int8_module
+from edgekd.export import quantize as quantize_module
 from edgekd.export.calibration import Calibration
 from edgekd.export.int8 import build_int8
 from edgekd.export.judgement import Judgement, judge_logits
 from edgekd.export.layers import list_products, read_onnxruntime_layers
-from edgekd.export.quantize import Form, find_last_layer, quantize_core
+from edgekd.export.quantize import Form, find_last_layer, list_float_layers, quantize_core
 from edgekd.export.running import run_graph
 from edgekd.preprocess import preprocess_frames
 from edgekd.runtime.precision import summarise_precision
@@ -64,6 +65,21 @@ def test_the_tensorrt_form_is_signed_and_symmetric_with_int8_weights(calibration
     # What a layer writes stays float: only what a layer reads is rounded.
     quantised = {node.input[0] for node in graph.graph.node if node.op_type == "QuantizeLinear"}
     assert quantised == {"image", "hidden_0", "hidden_1"}
+
+
+def test_a_small_first_layer_stays_float32_on_processors_alone(
+    calibration: Calibration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = deep_student.build_core()
+    first_share = 72 / 1240
+    for limit, kept in ((first_share - 1e-6, ["head"]), (first_share + 1e-6, ["head", "conv_0"])):
+        monkeypatch.setattr(quantize_module, "LARGEST_FIRST_SHARE", limit)
+        assert list_float_layers(core, "cpu") == kept
+        assert list_float_layers(core, "tensorrt") == ["head"]
+        layers = read_onnxruntime_layers(quantize_core(core, calibration.tensors, "cpu"), list_products(core))
+        assert {layer.name for layer in layers if layer.precision == "fp32"} == set(kept)
+    monkeypatch.setattr(int8_module, "DECISIVE_SHARE", 0.9)
+    assert build_int8(core, calibration, "cpu", quiet=True).facts["float_layers"] == ["head", "conv_0"]
 
 
 @pytest.mark.parametrize("form", ["cpu", "tensorrt"])

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from edgekd.export.int8 import build_int8
 from edgekd.export.quantize import quantize_core
 from edgekd.preprocess import preprocess_frames
 from edgekd.runtime import load
+from edgekd.runtime.precision import OPENVINO_HINTS
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +217,38 @@ def test_judging_on_other_data_than_the_students_is_said(
     half = build_engine_in(bundle, find_build(bundle, "onnx"), "fp16", calibration, quiet=True)
     notices = [build_int8(core, calibration, "cpu", quiet=True).notices[0], half.notices[0]]
     assert all(("judged on other data" in notice) == (shown == "other") for notice in notices)
+
+
+def test_the_preprocessing_stays_float32_where_the_network_is_computed_in_less(
+    copy: Callable[[], Bundle],
+) -> None:
+    openvino = pytest.importorskip("openvino")
+    precision, bundle = pick_hinted_precision(), copy()
+    shapes = FixedShapes(frame_size=(48, 56))
+    (build,) = export_bundle(bundle, ["openvino"], [precision], shapes=shapes, quiet=True)
+    core = openvino.Core()
+    model = core.read_model(build.resolve_file("deploy.xml"))
+    outputs = [output for operation in model.get_ordered_ops() for output in operation.outputs()]
+    model.add_outputs([output for output in outputs if "image" in output.get_names()])
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": OPENVINO_HINTS[precision]})
+    frame, spec = deep_student.draw_frames(1)[0], bundle.manifest.preprocess
+    (found,) = (value for value in compiled([frame[None, ..., None]]).values() if value.ndim == 4)
+    full_range = 255 * spec.scale / spec.std[0]
+    assert np.abs(found - preprocess_frames([frame], spec)).max() < 2e-6 * full_range
+
+
+def test_an_openvino_graph_says_which_layers_keep_float32(copy: Callable[[], Bundle]) -> None:
+    build = find_build(copy(), "openvino", "int8")
+    for name in ("deploy.xml", "model_api.xml"):
+        layers = list(ElementTree.parse(build.resolve_file(name)).iter("layer"))
+        marked = {
+            layer.get("name", "")
+            for layer in layers
+            if layer.find("rt_info/attribute[@name='precise']") is not None
+        }
+        named = {layer.get("name", "") for layer in layers if layer.get("name", "").startswith("preprocess/")}
+        assert marked == named
+        assert 10 < len(marked) < len(layers)
 
 
 def test_openvino_without_the_data_says_what_it_was_judged_by(copy: Callable[[], Bundle]) -> None:
