@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import torch
 from lightning_fabric import Fabric
@@ -11,20 +12,46 @@ from torch import Tensor
 
 from edgekd.config import FitConfig
 from edgekd.data import LoadedCases, LoadedFrames
-from edgekd.distill.augment import Views, augment_batch
+from edgekd.distill.augment import Views, augment_batch, derive_seed
 from edgekd.distill.losses import IGNORE
-from edgekd.distill.schedule import count_steps, derive_sample_key, draw_endlessly
+from edgekd.distill.schedule import MIX_KEY, count_steps, derive_sample_key, draw_endlessly
+
+# Each of two frames is at least this part of a mixture: below it the mixture is one frame with a shadow.
+SMALLEST_PART = 0.3
+
+
+class Source(Protocol):
+    """What batches are drawn from: ``len`` frames, before augmentation.
+
+    Attributes:
+        offset: added to the run's seed for order and augmentation, so that two sources draw differently.
+    """
+
+    @property
+    def offset(self) -> int:
+        """See the class."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Sequence[int], keys: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return (n, C, h, w) float32 images and (n, h, w) uint8 truths of frames; a key for each view."""
+        ...
+
+    def name(self, index: int, key: int) -> str:
+        """Return what names a frame, for answers that are kept."""
+        ...
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Frames that batches are drawn from.
+    """Frames as they are.
 
     Attributes:
         images: (N, C, h, w) float32.
         truths: (N, h, w) uint8 class ids, or IGNORE.
-        hashes: what names each frame, for answers that are kept; with its mask, where it has one.
-        offset: added to the run's seed for order and augmentation, so that two pools draw differently.
+        hashes: what names each frame; with its mask, where it has one.
+        offset: see `Source`.
     """
 
     images: Tensor
@@ -34,6 +61,56 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def take(self, indices: Sequence[int], keys: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """See `Source`."""
+        return self.images[list(indices)], self.truths[list(indices)]
+
+    def name(self, index: int, key: int) -> str:
+        """See `Source`."""
+        return self.hashes[index]
+
+
+@dataclass(frozen=True)
+class MixedPool:
+    """Mixtures of two frames each, without a truth: the teacher alone says what they show.
+
+    They teach what the teacher computes beyond the few frames there are (Beyer et al., CVPR 2022; mixtures as
+    in Zhang et al., ICLR 2018). A view's key decides the second frame, whether it is mirrored, and its part.
+
+    Attributes:
+        pool: the frames that are mixed.
+        offset: see `Source`.
+    """
+
+    pool: Pool
+    offset: int = 2**33
+
+    def __len__(self) -> int:
+        return len(self.pool)
+
+    def take(self, indices: Sequence[int], keys: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """See `Source`; every truth is IGNORE."""
+        images = self.pool.images
+        mixed: list[Tensor] = []
+        for index, key in zip(indices, keys, strict=True):
+            partner, mirrored, part = self._draw(key)
+            other = images[partner].flip(-1) if mirrored else images[partner]
+            mixed.append(torch.lerp(images[index], other, part))
+        truths = torch.full((len(indices), *images.shape[2:]), IGNORE, dtype=torch.uint8)
+        return torch.stack(mixed), truths
+
+    def name(self, index: int, key: int) -> str:
+        """See `Source`."""
+        partner, mirrored, part = self._draw(key)
+        return f"{self.pool.hashes[index]} + {part} * {self.pool.hashes[partner]} {mirrored}"
+
+    def _draw(self, key: int) -> tuple[int, bool, float]:
+        """Return the second frame, whether it is mirrored, and its part in the mixture."""
+        generator = torch.Generator().manual_seed(derive_seed(key, MIX_KEY))
+        partner = int(torch.randint(len(self.pool), (), generator=generator))
+        mirrored, part = torch.rand(2, generator=generator).tolist()
+        return partner, mirrored < 0.5, SMALLEST_PART + part * (1 - 2 * SMALLEST_PART)
 
 
 @dataclass(frozen=True)
@@ -78,12 +155,14 @@ class BatchBuilder:
         fabric: device and processes.
         config: batch size, seed, augmentation, views.
         labelled: frames with masks.
-        unlabelled: frames without; None where there are none.
+        free: sources of frames without, each of which phase 2 adds as many from.
     """
 
-    def __init__(self, fabric: Fabric, config: FitConfig, labelled: Pool, unlabelled: Pool | None) -> None:
+    def __init__(
+        self, fabric: Fabric, config: FitConfig, labelled: Source, free: Sequence[Source] = ()
+    ) -> None:
         self._fabric, self._config = fabric, config
-        self._labelled, self._unlabelled = labelled, unlabelled
+        self._labelled, self._free = labelled, tuple(free)
         self._spec = config.build_preprocess()
 
     @property
@@ -96,43 +175,43 @@ class BatchBuilder:
 
         Args:
             run_step: counted from 0 through the whole run.
-            with_unlabelled: add as many frames without masks, where there are any.
+            with_unlabelled: add as many frames without masks from each source of these.
         """
-        pools = [self._labelled]
-        if with_unlabelled and self._unlabelled is not None:
-            pools.append(self._unlabelled)
-        shares = [self._draw(pool, run_step) for pool in pools]
-        names = [name for pool, share in zip(pools, shares, strict=True) for name in self._name(pool, share)]
-        images, truths = (
-            torch.cat(
-                [
-                    tensors[[index for index, _ in share]]
-                    for tensors, share in zip(columns, shares, strict=True)
-                ]
-            )
-            for columns in ([pool.images for pool in pools], [pool.truths for pool in pools])
-        )
+        shares = [
+            self._take(source, run_step)
+            for source in (self._labelled, *(self._free if with_unlabelled else ()))
+        ]
         device = self._fabric.device
         views = augment_batch(
-            images.to(device),
-            truths.to(device),
-            [key for _, key in names],
+            torch.cat([share.images for share in shares]).to(device),
+            torch.cat([share.truths for share in shares]).to(device),
+            [key for share in shares for _, key in share.names],
             self._config.augment,
             self._spec,
         )
-        return Batch(Views(*map(_lay_out, views)), len(shares[0]), tuple(names))
+        names = tuple(name for share in shares for name in share.names)
+        return Batch(Views(*map(_lay_out, views)), len(shares[0].names), names)
 
-    def _draw(self, pool: Pool, run_step: int) -> list[tuple[int, int]]:
+    def _take(self, source: Source, run_step: int) -> _Share:
         size = min(self._config.batch_size, len(self._labelled))
-        draws = draw_endlessly(len(pool), self._config.seed + pool.offset, run_step * size, size)
-        return draws[self._fabric.global_rank :: self._fabric.world_size]
-
-    def _name(self, pool: Pool, share: Sequence[tuple[int, int]]) -> list[tuple[str, int]]:
-        views, seed = self._config.views, self._config.seed + pool.offset
-        return [
-            (pool.hashes[index], derive_sample_key(seed, index, number % views if views else number))
-            for index, number in share
+        views, seed = self._config.views, self._config.seed + source.offset
+        draws = draw_endlessly(len(source), seed, run_step * size, size)
+        draws = draws[self._fabric.global_rank :: self._fabric.world_size]
+        indices = [index for index, _ in draws]
+        keys = [
+            derive_sample_key(seed, index, number % views if views else number) for index, number in draws
         ]
+        images, truths = source.take(indices, keys)
+        names = [(source.name(index, key), key) for index, key in zip(indices, keys, strict=True)]
+        return _Share(images, truths, names)
+
+
+class _Share(NamedTuple):
+    """What one source gives to a step: images, truths, and (name, key of its view) a frame."""
+
+    images: Tensor
+    truths: Tensor
+    names: list[tuple[str, int]]
 
 
 def _lay_out(view: Tensor) -> Tensor:

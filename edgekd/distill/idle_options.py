@@ -44,7 +44,8 @@ def refuse_idle_options(
 def _list_needs(config: DistillConfig, terms: frozenset[str], has_ready_teacher: bool) -> Iterator[_Need]:
     for option in ("teacher_options", "teacher_lr"):
         yield _Need(option, not has_ready_teacher, "a teacher that this run trains, not a finished run")
-    yield _Need("confidence", config.unlabeled is not None, "frames without masks (unlabeled)")
+    has_free_frames = config.unlabeled is not None or config.mix
+    yield _Need("confidence", has_free_frames, "frames without masks (unlabeled, or mix = true)")
     yield _Need("quantize_epochs", config.quantize != "none", 'quantize = "int8"')
     for option in ("temperature", "boundary_weight"):
         users = {name for name, loss in LOSSES.items() if option in loss.options}

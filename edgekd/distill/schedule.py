@@ -13,6 +13,7 @@ from edgekd.errors import UsageError
 ORDER_KEY = 1
 AUGMENT_KEY = 2
 STEP_KEY = 3
+MIX_KEY = 4
 
 
 def compute_lr(step: int, total_steps: int, peak: float, warmup_fraction: float) -> float:

@@ -14,8 +14,14 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from edgekd.atomic import check_output_place, staged_folder, write_json_atomic
-from edgekd.config import FitConfig
-from edgekd.distill.batches import BatchBuilder, build_labelled_pool, build_unlabelled_pool
+from edgekd.config import DistillConfig, FitConfig
+from edgekd.distill.batches import (
+    BatchBuilder,
+    MixedPool,
+    Source,
+    build_labelled_pool,
+    build_unlabelled_pool,
+)
 from edgekd.distill.checkpoints import Journal, find_checkpoint, load_journal, save_checkpoint
 from edgekd.distill.curves import write_curves
 from edgekd.distill.devices import Precision, build_fabric, is_main_process, launch_processes
@@ -70,8 +76,10 @@ class Session:
         """What each step learns from."""
         inputs = self.inputs
         labelled = build_labelled_pool(inputs.splits["train"], inputs.cases_sha256["train"])
-        unlabelled = None if inputs.unlabelled is None else build_unlabelled_pool(inputs.unlabelled)
-        return BatchBuilder(self.fabric, self.config, labelled, unlabelled)
+        free: list[Source] = [] if inputs.unlabelled is None else [build_unlabelled_pool(inputs.unlabelled)]
+        if isinstance(self.config, DistillConfig) and self.config.mix:
+            free.append(MixedPool(labelled))
+        return BatchBuilder(self.fabric, self.config, labelled, free)
 
     def run(self, phase: Phase) -> None:
         """Train a phase to its end."""

@@ -36,15 +36,18 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def choices(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A step an epoch, so that the curves tell each; features, frames without masks and stored answers."""
+    """A step an epoch, so that the curves tell each; features, frames without masks, mixtures, stores."""
     free = write_discs(tmp_path_factory.mktemp("free") / "data", {"train": 6}) / "images"
     return {
+        # Whatever the processor has: sums of halves agree to 1e-5 in float32 alone.
+        "precision": "fp32",
         "batch_size": 8,
         "epochs": STEPS // 2,
         "distill_epochs": STEPS // 2,
         "losses": "kl:1,at:1,fitnet:1,fcwd:0.1",
         "taps": "enc4,dec2",
         "unlabeled": str(free),
+        "mix": True,
         "confidence": 0.6,
         "views": 3,
         "store_answers": True,
@@ -82,12 +85,12 @@ def read_curves(out: Path) -> list[dict[str, Any]]:
 
 def accumulate_phase(setting: loop.Setting, phase: loop.Phase, journal: Journal) -> None:
     """Train as `run_phase`, but one process takes the shares of two in turn and averages."""
-    pools = setting.batches._labelled, setting.batches._unlabelled
+    sources = setting.batches._labelled, setting.batches._free
     halves = [
         BatchBuilder(
             SimpleNamespace(device=torch.device("cpu"), global_rank=rank, world_size=2),  # type: ignore[arg-type]
             setting.config,
-            *pools,
+            *sources,
         )
         for rank in (0, 1)
     ]

@@ -205,6 +205,19 @@ def test_frames_without_masks_are_for_the_student_alone(
     assert "unlabelled" in result.record.data_sha256
 
 
+def test_mixtures_are_for_the_student_alone_and_may_be_stored(
+    teachers: tuple[TrainResult, TrainResult], discs: Path, tmp_path: Path
+) -> None:
+    common = {"control": True, "views": 2}
+    without = run(teachers[:1], discs, tmp_path / "without", **common)
+    result = run(teachers[:1], discs, tmp_path / "with", mix=True, **common)
+    assert result.control is not None and without.control is not None
+    assert result.control.sha256 == without.control.sha256
+    assert result.student.sha256 != without.student.sha256
+    stored = run(teachers[:1], discs, tmp_path / "stored", mix=True, store_answers=True, **common)
+    assert stored.student.sha256 == result.student.sha256
+
+
 def test_frames_that_judge_may_not_teach(
     teachers: tuple[TrainResult, TrainResult], discs: Path, tmp_path: Path
 ) -> None:
@@ -265,6 +278,7 @@ def test_a_folder_for_answers_that_are_not_stored_is_refused(
         ({"losses": "kl:1", "temperature": 4, "boundary_weight": 1}, None),
         ({"losses": "tdice:1,cwd:1", "boundary_weight": 1}, None),
         ({"unlabeled": "frames", "confidence": 0.5, "quantize": "int8", "quantize_epochs": 1}, None),
+        ({"mix": True, "confidence": 0.5}, None),
         ({"views": 2, "store_answers": True}, Path("answers")),
     ],
 )
@@ -361,7 +375,7 @@ def test_fixed_views_come_again_and_endless_ones_do_not() -> None:
     names: dict[int, list[set[tuple[str, int]]]] = {}
     for views in (0, 2):
         config = build_distill_config(batch_size=6, views=views)
-        builder = BatchBuilder(fabric, config, pool, None)
+        builder = BatchBuilder(fabric, config, pool)
         names[views] = [set(builder.build(step, with_unlabelled=True).names) for step in range(4)]
     assert names[2][0] == names[2][2] != names[2][1] == names[2][3]
     assert len(set().union(*names[0])) == 24
@@ -371,7 +385,7 @@ def test_a_small_set_has_long_epochs_where_asked() -> None:
     pool = Pool(torch.randn(6, 1, 32, 32), torch.zeros(6, 32, 32, dtype=torch.uint8), [""] * 6)
     fabric = Fabric(accelerator="cpu", devices=1)
     counts = [
-        BatchBuilder(fabric, build_distill_config(min_epoch_steps=steps), pool, None).steps_per_epoch
+        BatchBuilder(fabric, build_distill_config(min_epoch_steps=steps), pool).steps_per_epoch
         for steps in (0, 5)
     ]
     assert counts == [1, 5]
