@@ -40,6 +40,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "with-at": {"losses": "kl:1,tdice:1,at:1", "taps": "enc16,dec2"},
     "with-fitnet": {"losses": "kl:1,tdice:1,fitnet:1", "taps": "enc16,dec2"},
     "with-fcwd": {"losses": "kl:1,tdice:1,fcwd:1", "taps": "enc16,dec2"},
+    "mix": {"mix": True},
     "plain-view": {"teacher_view": "plain"},
     "no-mirror": {"teacher_mirror": False},
 }
