@@ -30,5 +30,5 @@ def test_the_hand_written_way_without_opencv_says_so(
 
 def test_ratios_are_of_the_same_round() -> None:
     # Both were slowed threefold in the second round; the ratio of pooled medians would not be 2.
-    ratios = frame_to_mask._compare([2.0, 6.0, 2.2, 2.0], [1.0, 3.0, 1.1, 1.0])
+    ratios = frame_to_mask.compare_rounds([2.0, 6.0, 2.2, 2.0], [1.0, 3.0, 1.1, 1.0])
     assert ratios == {"median": 2.0, "quartile_low": 2.0, "quartile_high": 2.0}
