@@ -53,7 +53,7 @@ def add_resize(
     row_band = _choose_band(height, _ROWS_A_BAND) if antialias else 1
     rows = _add_table(writer, _add_size(writer, shape, 1), height, row_band, antialias=antialias)
     # At least two: into a single product OpenVINO fuses what follows, and the mark of `openvino_ir` is lost.
-    column_band = _choose_band(width, min(_COLUMNS_A_BAND, width // 2))
+    column_band = _choose_band(width, min(_COLUMNS_A_BAND, max(1, width // 2)))
     columns = _add_table(writer, _add_size(writer, shape, 2), width, column_band, antialias=antialias)
     # A row of all columns and channels is contiguous: it is gathered before it is widened to float.
     lines = writer.add("Reshape", frame, build_integers(0, 0, -1))

@@ -53,6 +53,15 @@ def build_noise(spec: PreprocessSpec, count: int, height: int, width: int) -> np
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 2), (2, 97), (64, 96)])
+def test_a_tensor_of_any_size(engine: str, height: int, width: int) -> None:
+    spec = PreprocessSpec(height=height, width=width)
+    run = build_runner(engine, spec)
+    frames = build_noise(spec, 2, 45, 61)
+    np.testing.assert_allclose(run(frames[..., None]), preprocess_frames(list(frames), spec), atol=8e-6)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("fields", SPECS.values(), ids=SPECS.keys())
 def test_the_graph_is_the_truth(engine: str, fields: dict) -> None:
     spec = PreprocessSpec(height=32, width=48, **fields)
