@@ -32,8 +32,8 @@ from edgekd.export.moves import move_integers
 from edgekd.runtime.precision import DECISIVE_SHARE
 
 Form = Literal["cpu", "tensorrt"]
-# Half of what may be float32 in a graph that is int8: the rest is for layers that its limits need back.
-LARGEST_FIRST_SHARE = (1 - DECISIVE_SHARE) / 2
+# Of what may be float32 in a graph that is int8, half; the rest is for layers that its limits need back.
+LARGEST_FLOAT_SHARE = (1 - DECISIVE_SHARE) / 2
 _MULTIPLYING = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 
 
@@ -93,14 +93,18 @@ def quantize_core(
 
 
 def list_float_layers(core: onnx.ModelProto, form: Form) -> list[str]:
-    """Return the names of the layers that are float32 from the beginning: the last, and small first ones."""
-    products = list_products(core)
+    """Return the names of the layers that are float32 from the beginning: the last, and small first ones.
+
+    With these the share of float32 stays within ``LARGEST_FLOAT_SHARE``, unless the last alone is beyond it.
+    """
+    macs = {product.name: product.macs for product in list_products(core)}
     kept = [find_last_layer(core)]
-    if form == "cpu":
-        readers = {node.name for node in core.graph.node if "image" in node.input}
-        limit = LARGEST_FIRST_SHARE * sum(product.macs for product in products)
-        kept += [one.name for one in products if one.name in readers and one.macs <= limit]
-    return list(dict.fromkeys(kept))
+    room = LARGEST_FLOAT_SHARE * sum(macs.values()) - macs.get(kept[0], 0)
+    for node in core.graph.node if form == "cpu" else ():
+        if "image" in node.input and node.name not in kept and macs.get(node.name, room + 1) <= room:
+            kept.append(node.name)
+            room -= macs[node.name]
+    return kept
 
 
 def find_last_layer(core: onnx.ModelProto) -> str:

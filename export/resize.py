@@ -4,7 +4,7 @@ The operator Resize is no match for it. Engines compute its coordinates in float
 1920 columns is wrong by 1e-4 of the range; OpenVINO's linear mode leaves ``antialias`` out, and its Pillow
 mode took 6.7 ms for 640 by 480 pixels on one core where gathering and multiplying took 0.9 ms (ONNX
 Runtime: 1.0 and 0.4 ms). Here the interpolation table is computed in the graph by integer arithmetic, the
-lines that a few neighbouring output lines need are taken out, and one product with their weights sums them:
+lines that a few neighbouring output lines need are taken out, and products with their weights sum them:
 3e-7 of the range.
 """
 
@@ -20,9 +20,11 @@ from edgekd.export.nodes import NodeWriter, build_integers
 # Neighbouring output lines share most of their input lines where these are averaged. Eight rows at a time
 # move half of the memory that one at a time does; more of them multiply mostly by zeros.
 _ROWS_A_BAND = 8
-# A band of columns is a product of its own, of which fewer are better: for 1024 columns in bands of 32
-# OpenVINO takes two thirds of the time that it takes to turn the rows and to gather columns as rows are.
+# A band of columns is a product of its own: for 1024 columns in bands of 32 OpenVINO takes two thirds of the
+# time that it takes to turn the rows and to gather columns as rows are. With a free frame size each band adds
+# 0.05 s to the time that a graph takes to load, so that there are not many.
 _COLUMNS_A_BAND = 32
+_MOST_COLUMN_BANDS = 8
 
 
 class TableNames(NamedTuple):
@@ -50,11 +52,10 @@ def add_resize(
     """
     shape = writer.add("Shape", frame)
     # Without antialiasing neighbouring rows share none where the frame is made smaller.
-    row_band = _choose_band(height, _ROWS_A_BAND) if antialias else 1
+    row_band = _choose_row_band(height) if antialias else 1
     rows = _add_table(writer, _add_size(writer, shape, 1), height, row_band, antialias=antialias)
-    # At least two: into a single product OpenVINO fuses what follows, and the mark of `openvino_ir` is lost.
-    column_band = _choose_band(width, min(_COLUMNS_A_BAND, max(1, width // 2)))
-    columns = _add_table(writer, _add_size(writer, shape, 2), width, column_band, antialias=antialias)
+    num_bands = _count_column_bands(width)
+    columns = _add_table(writer, _add_size(writer, shape, 2), width, width // num_bands, antialias=antialias)
     # A row of all columns and channels is contiguous: it is gathered before it is widened to float.
     lines = writer.add("Reshape", frame, build_integers(0, 0, -1))
     lines = writer.add("Gather", lines, rows.indices, axis=1)
@@ -65,7 +66,7 @@ def add_resize(
     # From (N, C height, W) on, with three axes: over a concatenation of four OpenVINO moves the quantiser of
     # the image, and the layer that reads it is float32 then.
     lines = writer.add("Reshape", lines, build_integers(0, channels * height, -1))
-    lines = _add_columns(writer, lines, columns, width // column_band)
+    lines = _add_columns(writer, lines, columns, num_bands)
     return writer.add("Reshape", lines, build_integers(0, channels, height, width))
 
 
@@ -108,9 +109,19 @@ def _add_table(writer: NodeWriter, size: str, out_size: int, band: int, *, antia
     return TableNames(first, taps, indices, _add_weights(writer, indices, centres, support, out_size))
 
 
-def _choose_band(out_size: int, largest: int) -> int:
-    """Return how many output lines are computed at a time, a divisor of ``out_size``."""
-    return max(lines for lines in range(1, largest + 1) if out_size % lines == 0)
+def _choose_row_band(height: int) -> int:
+    """Return how many output rows are computed at a time, a divisor of ``height``."""
+    return max(rows for rows in range(1, _ROWS_A_BAND + 1) if height % rows == 0)
+
+
+def _count_column_bands(width: int) -> int:
+    """Return how many bands the output columns are cut into, a divisor of ``width``.
+
+    Two at least, where that is one: into a single product OpenVINO fuses what follows, and the mark of
+    `edgekd.export.openvino_ir` is lost.
+    """
+    most = max(2, min(_MOST_COLUMN_BANDS, width // _COLUMNS_A_BAND))
+    return max(bands for bands in range(1, most + 1) if width % bands == 0)
 
 
 def _add_weights(writer: NodeWriter, indices: str, centres: str, support: str, out_size: int) -> str:

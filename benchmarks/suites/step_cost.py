@@ -52,7 +52,7 @@ def build_bare_step(stage: Stage) -> Callable[[bool], None]:
     optimizer = build_optimizer(student, stage.setting.config.weight_decay)
     for group in optimizer.param_groups:
         group["lr"] = learner.peak_lr
-    batch = stage.setting.batches.build(0, with_unlabelled=True)
+    batch = stage.setting.batches.build(0, with_free=True)
     teacher, images, truths = teaching.teachers[0].network, batch.views.images, batch.views.truths
     mirrors = [images.flip(-1)] if teaching.mirror else []
     with torch.no_grad():

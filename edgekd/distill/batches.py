@@ -1,7 +1,8 @@
-"""What one step learns from: frames with a mask, frames without, and the views of both."""
+"""What one step learns from: frames with a mask, frames without, mixtures of frames, and the views of all."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -79,11 +80,13 @@ class MixedPool:
     in Zhang et al., ICLR 2018). A view's key decides the second frame, whether it is mirrored, and its part.
 
     Attributes:
-        pool: the frames that are mixed.
+        pool: the frames that are mixed; now and then one with itself.
+        mirror: whether the second frame may be mirrored.
         offset: see `Source`.
     """
 
     pool: Pool
+    mirror: bool
     offset: int = 2**33
 
     def __len__(self) -> int:
@@ -103,14 +106,15 @@ class MixedPool:
     def name(self, index: int, key: int) -> str:
         """See `Source`."""
         partner, mirrored, part = self._draw(key)
-        return f"{self.pool.hashes[index]} + {part} * {self.pool.hashes[partner]} {mirrored}"
+        whole = f"{self.pool.hashes[index]} {self.pool.hashes[partner]} {mirrored} {part}"
+        return hashlib.sha256(whole.encode()).hexdigest()
 
     def _draw(self, key: int) -> tuple[int, bool, float]:
         """Return the second frame, whether it is mirrored, and its part in the mixture."""
         generator = torch.Generator().manual_seed(derive_seed(key, MIX_KEY))
         partner = int(torch.randint(len(self.pool), (), generator=generator))
         mirrored, part = torch.rand(2, generator=generator).tolist()
-        return partner, mirrored < 0.5, SMALLEST_PART + part * (1 - 2 * SMALLEST_PART)
+        return partner, self.mirror and mirrored < 0.5, SMALLEST_PART + part * (1 - 2 * SMALLEST_PART)
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,7 @@ class BatchBuilder:
         fabric: device and processes.
         config: batch size, seed, augmentation, views.
         labelled: frames with masks.
-        free: sources of frames without, each of which phase 2 adds as many from.
+        free: sources of frames without; phase 2 takes as many from each of them.
     """
 
     def __init__(
@@ -170,16 +174,15 @@ class BatchBuilder:
         """Steps of an epoch."""
         return count_steps(len(self._labelled), self._config.batch_size, self._config.min_epoch_steps)
 
-    def build(self, run_step: int, *, with_unlabelled: bool) -> Batch:
+    def build(self, run_step: int, *, with_free: bool) -> Batch:
         """Return the batch of a step.
 
         Args:
             run_step: counted from 0 through the whole run.
-            with_unlabelled: add as many frames without masks from each source of these.
+            with_free: add as many frames without masks from each source of such.
         """
         shares = [
-            self._take(source, run_step)
-            for source in (self._labelled, *(self._free if with_unlabelled else ()))
+            self._take(source, run_step) for source in (self._labelled, *(self._free if with_free else ()))
         ]
         device = self._fabric.device
         views = augment_batch(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edgekd.config import AnyConfig, DistillConfig, build_config, load_config
+from edgekd.config import AnyConfig, DistillConfig, FitConfig, build_config, load_config
 from edgekd.errors import InputError, IntegrityError, UsageError
 
 CONFIG_FILE = "config.json"
@@ -53,10 +53,15 @@ def load_resumed_config(
     return config
 
 
-def check_same_choices(out: Path, choices: Mapping[str, Any]) -> None:
-    """Raise UsageError, naming the keys, where choices differ from the run's; InputError without a run."""
+def check_same_choices(out: Path, kind: type[FitConfig], choices: Mapping[str, Any]) -> None:
+    """Raise UsageError, naming the keys, where choices differ from the run's; InputError without a run.
+
+    An option that did not exist when the run was begun counts as having had its default.
+    """
     recorded = read_choices(out)
     recorded.pop("data_sha256", None)
+    if recorded.get("kind") == choices.get("kind"):
+        recorded["config"] = build_config(kind, recorded["config"]).model_dump(mode="json")
     _refuse_changes(out, find_changes(recorded, json.loads(json.dumps(dict(choices)))))
 
 

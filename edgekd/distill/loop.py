@@ -133,7 +133,7 @@ def _run_steps(
 def run_step(setting: Setting, phase: Phase, journal: Journal, step: int) -> None:
     """Train every learner of the phase on the batch of a step of the journal's epoch, counted from 0."""
     number = journal.epoch * setting.steps_per_epoch + step
-    batch = setting.batches.build(number, with_unlabelled=phase.teaching is not None)
+    batch = setting.batches.build(number, with_free=phase.teaching is not None)
     answer = None if phase.teaching is None else phase.teaching.answer(batch)
     for learner in phase.learners:
         _prepare_step(setting, learner, journal.epoch, step)

@@ -27,7 +27,8 @@ def simulate_int8(networks: Sequence[nn.Module]) -> Iterator[None]:
     """Let the 2-D convolutions of ``networks`` compute with rounded numbers while they are in training mode.
 
     A norm that export folds into the weights only scales their channels, and each channel has its own scale,
-    so what is rounded here is what is rounded there.
+    so what is rounded here is what is rounded there. The head, and on processors a small first layer, are
+    float32 there (`edgekd.export.quantize`): here they round all the same.
     """
     layers = [layer for network in networks for layer in network.modules() if isinstance(layer, nn.Conv2d)]
     try:

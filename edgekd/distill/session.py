@@ -78,7 +78,7 @@ class Session:
         labelled = build_labelled_pool(inputs.splits["train"], inputs.cases_sha256["train"])
         free: list[Source] = [] if inputs.unlabelled is None else [build_unlabelled_pool(inputs.unlabelled)]
         if isinstance(self.config, DistillConfig) and self.config.mix:
-            free.append(MixedPool(labelled))
+            free.append(MixedPool(labelled, mirror=self.config.augment.flip))
         return BatchBuilder(self.fabric, self.config, labelled, free)
 
     def run(self, phase: Phase) -> None:
@@ -152,7 +152,7 @@ def open_session(
     if not resume:
         _check_out_is_new(out)
     else:
-        check_same_choices(out, choices)
+        check_same_choices(out, type(config), choices)
         if (out / RESULT_FILE).is_file():
             if not quiet:
                 sys.stderr.write(f"the run {out} is finished already; nothing is left to do\n")

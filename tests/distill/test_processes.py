@@ -95,8 +95,8 @@ def accumulate_phase(setting: loop.Setting, phase: loop.Phase, journal: Journal)
         for rank in (0, 1)
     ]
     while journal.epoch < phase.end_epoch:
-        names = [setting.batches.build(journal.epoch, with_unlabelled=False).names] + [
-            half.build(journal.epoch, with_unlabelled=False).names for half in halves
+        names = [setting.batches.build(journal.epoch, with_free=False).names] + [
+            half.build(journal.epoch, with_free=False).names for half in halves
         ]
         assert set(names[0]) == {*names[1], *names[2]}
         assert len(names[1]) == len(names[2]) == 4
@@ -108,7 +108,7 @@ def accumulate_phase(setting: loop.Setting, phase: loop.Phase, journal: Journal)
             for half in reversed(halves):
                 for name, value in learner.network.named_buffers():
                     value.copy_(buffers[name])
-                batch = half.build(journal.epoch, with_unlabelled=phase.teaching is not None)
+                batch = half.build(journal.epoch, with_free=phase.teaching is not None)
                 answer = None if phase.teaching is None else phase.teaching.answer(batch)
                 inputs = loop._run_learner(learner, batch, phase.teaching, answer)
                 losses = compute_losses(learner.terms, inputs)

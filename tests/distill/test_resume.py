@@ -194,6 +194,22 @@ def test_a_changed_choice_is_named(
         distill(build_distill_config(**changes), discs, whole.out, control=control, resume=True, quiet=True)
 
 
+def test_an_option_that_the_run_did_not_know_yet_counts_as_its_default(
+    whole: DistillResult, discs: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(whole.out, out)
+    record = json.loads((out / "config.json").read_text())
+    del record["config"]["mix"]
+    (out / "config.json").write_text(json.dumps(record))
+    again = distill(
+        load_resumed_config(DistillConfig, out), discs, out, control=True, resume=True, quiet=True
+    )
+    assert again.record == whole.record
+    with pytest.raises(UsageError, match="another mix: received mix True, expected mix False"):
+        distill(build_distill_config(mix=True), discs, out, control=True, resume=True, quiet=True)
+
+
 def test_a_run_goes_on_with_its_own_choices(
     whole: DistillResult, discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -376,7 +376,7 @@ def test_fixed_views_come_again_and_endless_ones_do_not() -> None:
     for views in (0, 2):
         config = build_distill_config(batch_size=6, views=views)
         builder = BatchBuilder(fabric, config, pool)
-        names[views] = [set(builder.build(step, with_unlabelled=True).names) for step in range(4)]
+        names[views] = [set(builder.build(step, with_free=True).names) for step in range(4)]
     assert names[2][0] == names[2][2] != names[2][1] == names[2][3]
     assert len(set().union(*names[0])) == 24
 

@@ -71,9 +71,9 @@ def test_a_small_first_layer_stays_float32_on_processors_alone(
     calibration: Calibration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     core = deep_student.build_core()
-    first_share = 72 / 1240
-    for limit, kept in ((first_share - 1e-6, ["head"]), (first_share + 1e-6, ["head", "conv_0"])):
-        monkeypatch.setattr(quantize_module, "LARGEST_FIRST_SHARE", limit)
+    share = (72 + 16) / 1240
+    for limit, kept in ((share - 1e-6, ["head"]), (share + 1e-6, ["head", "conv_0"])):
+        monkeypatch.setattr(quantize_module, "LARGEST_FLOAT_SHARE", limit)
         assert list_float_layers(core, "cpu") == kept
         assert list_float_layers(core, "tensorrt") == ["head"]
         layers = read_onnxruntime_layers(quantize_core(core, calibration.tensors, "cpu"), list_products(core))

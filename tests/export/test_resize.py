@@ -53,7 +53,7 @@ def build_noise(spec: PreprocessSpec, count: int, height: int, width: int) -> np
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 2), (2, 97), (64, 96)])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 2), (2, 97), (64, 96), (8, 592)])
 def test_a_tensor_of_any_size(engine: str, height: int, width: int) -> None:
     spec = PreprocessSpec(height=height, width=width)
     run = build_runner(engine, spec)
