@@ -20,11 +20,11 @@ from edgekd.export.nodes import NodeWriter, build_integers
 # Neighbouring output lines share most of their input lines where these are averaged. Eight rows at a time
 # move half of the memory that one at a time does; more of them multiply mostly by zeros.
 _ROWS_A_BAND = 8
-# A band of columns is a product of its own: for 1024 columns in bands of 32 OpenVINO takes two thirds of the
-# time that it takes to turn the rows and to gather columns as rows are. With a free frame size each band adds
+# A band of columns is a product of its own: from 1024 columns to 8 bands of 32 OpenVINO takes two thirds of
+# the time that it takes to turn the rows and to gather columns as rows are. With a free frame size each adds
 # 0.05 s to the time that a graph takes to load, so that there are not many.
-_COLUMNS_A_BAND = 32
 _MOST_COLUMN_BANDS = 8
+_SMALLEST_COLUMN_BAND = 16
 
 
 class TableNames(NamedTuple):
@@ -120,7 +120,7 @@ def _count_column_bands(width: int) -> int:
     Two at least, where that is one: into a single product OpenVINO fuses what follows, and the mark of
     `edgekd.export.openvino_ir` is lost.
     """
-    most = max(2, min(_MOST_COLUMN_BANDS, width // _COLUMNS_A_BAND))
+    most = max(2, min(_MOST_COLUMN_BANDS, width // _SMALLEST_COLUMN_BAND))
     return max(bands for bands in range(1, most + 1) if width % bands == 0)
 
 
