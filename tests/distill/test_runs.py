@@ -23,6 +23,7 @@ from edgekd.distill import (
     predict_logits,
     train,
 )
+from edgekd.distill.devices import gains_from_bf16
 from edgekd.distill.gain import estimate_gain
 from edgekd.distill.teacher import FrozenTeacher
 from edgekd.errors import InputError, IntegrityError, UsageError
@@ -54,7 +55,7 @@ def test_the_run_folder_is_complete(finished: DistillResult) -> None:
     assert finished.student.model == finished.control.model
     assert finished.student.epoch == finished.control.epoch == 4
     assert finished.teacher.epoch in (1, 2)
-    assert finished.record.precision == "fp32"
+    assert finished.record.precision == ("bf16" if gains_from_bf16("cpu") else "fp32")
     for fact in finished.record.networks.values():
         assert 0 <= fact.test["dice"] <= 1
 
