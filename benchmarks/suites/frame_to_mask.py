@@ -95,14 +95,17 @@ def worker(bundle: Path, contender: str, frames: int) -> None:
         segmenter = load(opened, target, precision)
         # Bound here: the segmenter lives as long as the process.
         run = lambda image: segmenter.segment([image])  # noqa: E731
-    for _ in range(WARM_UP):
-        run(frame)
+    typer.echo(json.dumps(time_calls(lambda: run(frame), frames, WARM_UP)))
+
+
+def time_calls(call: Callable[[], Any], count: int, warm_up: int) -> list[int]:
+    """Return how long each of ``count`` calls took, ns, after some that are not counted."""
     samples: list[int] = []
-    for _ in range(frames):
+    for _ in range(warm_up + count):
         start = time.perf_counter_ns()
-        run(frame)
+        call()
         samples.append(time.perf_counter_ns() - start)
-    typer.echo(json.dumps(samples))
+    return samples[warm_up:]
 
 
 def run_worker(bundle: Path, contender: str, frames: int) -> float:

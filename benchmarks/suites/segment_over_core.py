@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +18,13 @@ import typer
 
 from edgekd.atomic import write_json_atomic
 from edgekd.benchmarks.environment import describe_conditions, describe_environment
-from edgekd.benchmarks.suites.frame_to_mask import FRAME_SHAPE, build_frame, compare_rounds, find_core
+from edgekd.benchmarks.suites.frame_to_mask import (
+    FRAME_SHAPE,
+    build_frame,
+    compare_rounds,
+    find_core,
+    time_calls,
+)
 from edgekd.bundle import Bundle, list_builds
 from edgekd.runtime import load
 from edgekd.runtime.precision import OPENVINO_HINTS
@@ -67,7 +72,10 @@ def time_precision(bundle: Bundle, precision: str, rounds: int, frames: int) -> 
             SEGMENT: lambda: segmenter.segment([frame]),
             CORE: open_core(bundle, precision),
         }
-        turns = [{name: _time_turn(call, frames) for name, call in calls.items()} for _ in range(rounds)]
+        turns = [
+            {name: statistics.median(time_calls(call, frames, WARM_UP)) / 1e6 for name, call in calls.items()}
+            for _ in range(rounds)
+        ]
     return {name: [turn[name] for turn in turns] for name in calls}
 
 
@@ -84,15 +92,6 @@ def open_core(bundle: Bundle, precision: str) -> Callable[[], Any]:
     request = core.compile_model(model, "CPU", options).create_infer_request()
     image = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     return lambda: request.infer({"image": image}, share_inputs=True, share_outputs=True)
-
-
-def _time_turn(call: Callable[[], Any], frames: int) -> float:
-    samples: list[int] = []
-    for _ in range(WARM_UP + frames):
-        start = time.perf_counter_ns()
-        call()
-        samples.append(time.perf_counter_ns() - start)
-    return statistics.median(samples[WARM_UP:]) / 1e6
 
 
 if __name__ == "__main__":
