@@ -158,7 +158,7 @@ class DistillConfig(FitConfig):
         unlabeled: folder of frames without masks, which the teacher labels for the student in phase 2: as
             many a step as there are frames with masks.
         mix: in phase 2 the student also learns from mixtures of two training frames each, which the teacher
-            labels: as many a step as there are frames with masks.
+            labels: as many a step as there are frames with masks. Phase 2 takes twice as long for it.
         confidence: on frames without a mask, pixels where the teacher's largest class probability is lower
             do not count in the losses on logits.
         store_answers: keep the teacher's answers on disk; needs ``views``, which are the ones kept.
@@ -188,7 +188,7 @@ class DistillConfig(FitConfig):
     teacher_view: Literal["same", "plain"] = "same"
     teacher_mirror: bool = True
     unlabeled: Name | None = None
-    mix: bool = False
+    mix: bool = True
     confidence: Annotated[float, Field(ge=0, le=1)] = 0.0
     store_answers: bool = False
     golden: Name | None = None

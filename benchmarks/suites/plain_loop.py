@@ -2,8 +2,9 @@
 
 A Dataset reads, resizes and augments PNG files anew in every epoch, in the workers of a DataLoader; the
 networks compute in float32 in the default memory layout; the teacher is asked in every step; Adam; validation
-after each epoch. Networks, teacher, batch, steps, image size and losses are those of ``edgekd distill``. It
-knows nothing of its loop, its data path, its losses or its optimiser.
+after each epoch. Networks, teacher, batch, steps, image size, losses and as many mixtures of two frames for
+the teacher to label are those of ``edgekd distill``. It knows nothing of its loop, its data path, its losses
+or its optimiser.
 """
 
 from __future__ import annotations
@@ -65,17 +66,24 @@ class Frames(Dataset[tuple[Tensor, Tensor]]):
 
 
 def compute_loss(logits: Tensor, truths: Tensor, teacher_logits: Tensor | None) -> Tensor:
-    """Return cross-entropy plus soft Dice, plus KL to the teacher."""
-    foreground = logits.softmax(1)[:, 1]
+    """Return cross-entropy plus soft Dice of the first frames, which have a truth, plus KL to the teacher."""
+    labelled = logits[: len(truths)]
+    foreground = labelled.softmax(1)[:, 1]
     overlap = (foreground * truths).sum()
     dice = 1 - (2 * overlap + 1) / (foreground.sum() + truths.sum() + 1)
-    loss = functional.cross_entropy(logits, truths) + dice
+    loss = functional.cross_entropy(labelled, truths) + dice
     if teacher_logits is not None:
         divergence = functional.kl_div(
             (logits / TEMPERATURE).log_softmax(1), (teacher_logits / TEMPERATURE).softmax(1), reduction="none"
         )
         loss = loss + TEMPERATURE**2 * divergence.sum(1).mean()
     return loss
+
+
+def mix(images: Tensor) -> Tensor:
+    """Return a mixture of each frame with another one of the batch, mirrored."""
+    parts = torch.empty(len(images), 1, 1, 1).uniform_(0.3, 0.7)
+    return torch.lerp(images, images[torch.randperm(len(images))].flip(-1), parts)
 
 
 def validate(student: nn.Module, loader: DataLoader[Any]) -> float:
@@ -123,6 +131,7 @@ def run_epoch(
         images, truths = batch
         answer = None
         if teacher is not None:
+            images = torch.cat([images, mix(images)])
             with parts.time("teacher"), torch.no_grad():
                 answer = teacher(images)
         with parts.time("student and losses"):

@@ -12,6 +12,8 @@ from edgekd.errors import InputError, IntegrityError, UsageError
 
 CONFIG_FILE = "config.json"
 _MISSING = "not there"
+# What runs did before an option existed, where that is not its default.
+_BEFORE = {"mix": False}
 
 
 class Change(NamedTuple):
@@ -46,7 +48,7 @@ def load_resumed_config(
             received=f"a run of {recorded.get('kind')}",
             action=f"continue it with `edgekd {recorded.get('kind')}`",
         )
-    config = build_config(kind, recorded["config"])
+    config = _complete_config(kind, recorded["config"])
     named = load_config(kind, path, overrides).model_dump(mode="json", exclude_unset=True)
     before = config.model_dump(mode="json")
     _refuse_changes(out, [change for change in find_changes(before, named) if change.now is not _MISSING])
@@ -56,12 +58,12 @@ def load_resumed_config(
 def check_same_choices(out: Path, kind: type[FitConfig], choices: Mapping[str, Any]) -> None:
     """Raise UsageError, naming the keys, where choices differ from the run's; InputError without a run.
 
-    An option that did not exist when the run was begun counts as having had its default.
+    An option that did not exist when the run was begun counts as what runs did then.
     """
     recorded = read_choices(out)
     recorded.pop("data_sha256", None)
     if recorded.get("kind") == choices.get("kind"):
-        recorded["config"] = build_config(kind, recorded["config"]).model_dump(mode="json")
+        recorded["config"] = _complete_config(kind, recorded["config"]).model_dump(mode="json")
     _refuse_changes(out, find_changes(recorded, json.loads(json.dumps(dict(choices)))))
 
 
@@ -108,6 +110,11 @@ def read_choices(out: Path) -> dict[str, Any]:
     if not isinstance(choices, dict) or not {"config", "data_sha256"} <= choices.keys():
         raise IntegrityError(f"{path} is damaged", received="no config or no data_sha256 in it")
     return choices
+
+
+def _complete_config(kind: type[AnyConfig], recorded: Mapping[str, Any]) -> AnyConfig:
+    before = {option: value for option, value in _BEFORE.items() if option in kind.model_fields}
+    return build_config(kind, before | dict(recorded))
 
 
 def _refuse_changes(out: Path, changes: Sequence[Change]) -> None:

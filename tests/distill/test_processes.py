@@ -47,7 +47,6 @@ def choices(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "losses": "kl:1,at:1,fitnet:1,fcwd:0.1",
         "taps": "enc4,dec2",
         "unlabeled": str(free),
-        "mix": True,
         "confidence": 0.6,
         "views": 3,
         "store_answers": True,

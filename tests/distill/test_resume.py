@@ -194,7 +194,7 @@ def test_a_changed_choice_is_named(
         distill(build_distill_config(**changes), discs, whole.out, control=control, resume=True, quiet=True)
 
 
-def test_an_option_that_the_run_did_not_know_yet_counts_as_its_default(
+def test_an_option_that_the_run_did_not_know_yet_counts_as_what_runs_did_then(
     whole: DistillResult, discs: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"

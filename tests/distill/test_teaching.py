@@ -67,7 +67,7 @@ def test_stored_answers_change_nothing_and_are_not_asked_for_again(
     stored = run(teachers[:1], discs, tmp_path / "stored", views=1, store_answers=True, cache=cache)
     assert stored.student.sha256 == online.student.sha256
     files = list(cache.rglob("*.safetensors"))
-    assert len(files) == 10  # one view of each training frame
+    assert len(files) == 20  # one view of each of 10 training frames, and as many mixtures
 
     def refuse(self: FrozenTeacher, images: Tensor) -> Tensor:
         raise AssertionError("the teacher was asked")
@@ -209,12 +209,12 @@ def test_mixtures_are_for_the_student_alone_and_may_be_stored(
     teachers: tuple[TrainResult, TrainResult], discs: Path, tmp_path: Path
 ) -> None:
     common = {"control": True, "views": 2}
-    without = run(teachers[:1], discs, tmp_path / "without", **common)
-    result = run(teachers[:1], discs, tmp_path / "with", mix=True, **common)
+    without = run(teachers[:1], discs, tmp_path / "without", mix=False, **common)
+    result = run(teachers[:1], discs, tmp_path / "with", **common)
     assert result.control is not None and without.control is not None
     assert result.control.sha256 == without.control.sha256
     assert result.student.sha256 != without.student.sha256
-    stored = run(teachers[:1], discs, tmp_path / "stored", mix=True, store_answers=True, **common)
+    stored = run(teachers[:1], discs, tmp_path / "stored", store_answers=True, **common)
     assert stored.student.sha256 == result.student.sha256
 
 
@@ -239,7 +239,7 @@ def test_frames_that_judge_may_not_teach(
         ({"store_answers": True}, "fixed number of views"),
         ({"losses": "at:1", "taps": "enc99"}, "unknown tap of the network 'unet-narrow'"),
         ({"losses": "fitnet:1", "taps": "enc2=nowhere"}, "unknown tap of the network 'unet-wide'"),
-        ({"confidence": 0.5}, "confidence would do nothing .* expected frames without masks"),
+        ({"mix": False, "confidence": 0.5}, "confidence would do nothing .* expected frames without masks"),
         ({"quantize_epochs": 1}, "quantize_epochs would do nothing .* expected quantize"),
         ({"losses": "tdice:1", "temperature": 2}, "temperature would do nothing .* losses kl, zkl beside"),
         ({"losses": "cwd:1", "boundary_weight": 2}, "received boundary_weight 2.0, .* kl, tdice, zkl beside"),
@@ -278,7 +278,7 @@ def test_a_folder_for_answers_that_are_not_stored_is_refused(
         ({"losses": "kl:1", "temperature": 4, "boundary_weight": 1}, None),
         ({"losses": "tdice:1,cwd:1", "boundary_weight": 1}, None),
         ({"unlabeled": "frames", "confidence": 0.5, "quantize": "int8", "quantize_epochs": 1}, None),
-        ({"mix": True, "confidence": 0.5}, None),
+        ({"confidence": 0.5}, None),
         ({"views": 2, "store_answers": True}, Path("answers")),
     ],
 )

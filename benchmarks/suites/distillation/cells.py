@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from edgekd.atomic import write_json_atomic
-from edgekd.benchmarks.suites.distillation.plan import DEFAULT_METHOD, Cell, Plan, Student
+from edgekd.benchmarks.suites.distillation.plan import Cell, Plan, Student
 from edgekd.benchmarks.suites.distillation.sets import keep_masks, locate_set
 from edgekd.config import DistillConfig, FitConfig, TrainConfig, build_config
 from edgekd.cores import count_usable_cores
@@ -45,7 +45,7 @@ def run_cell(plan: Plan, cell: Cell, out: Path, *, threads: int = 1) -> Path:
     resume = folder.is_dir()
     if cell.kind == "student":
         config = build_config(DistillConfig, _list_values(plan, cell, out, unlabelled))
-        with_control = cell.method == DEFAULT_METHOD
+        with_control = cell.method == plan.base_method
         cache = out / ANSWERS if config.store_answers else None
         record = distill(
             config, data, folder, control=with_control, resume=resume, cache=cache, quiet=True

@@ -8,6 +8,7 @@ from edgekd.benchmarks.suites.distillation.plan import DEFAULT_METHOD, Plan, Stu
 from edgekd.config import read_environment
 
 REAL_SETS = ("busi", "hc18", "dsb2018")
+SATURATED = "hc18"  # Its plain students reach the teacher.
 # Two structures with little in common, and a teacher of over 20 times the parameters and MACs of either.
 STUDENTS = (
     Student(label="unet-narrow-2", name="unet-narrow", options={"width": 2}),
@@ -28,9 +29,10 @@ DISTILL: dict[str, Any] = {
     "store_answers": True,
 }
 
-# Changes of what the paper's abstract leaves open, losses and the teacher's views …
+MIXTURES: dict[str, dict[str, Any]] = {DEFAULT_METHOD: {}, "no-mix": {"mix": False}}
+# Changes of what the paper's abstract leaves open, losses and the teacher's views; without mixtures …
 METHODS: dict[str, dict[str, Any]] = {
-    DEFAULT_METHOD: {},
+    "kl-tdice": {},
     "teacher-alone": {"truth_weight": 0},
     "kl": {"losses": "kl:1"},
     "tdice": {"losses": "tdice:1"},
@@ -40,7 +42,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "with-at": {"losses": "kl:1,tdice:1,at:1", "taps": "enc16,dec2"},
     "with-fitnet": {"losses": "kl:1,tdice:1,fitnet:1", "taps": "enc16,dec2"},
     "with-fcwd": {"losses": "kl:1,tdice:1,fcwd:1", "taps": "enc16,dec2"},
-    "mix": {"mix": True},
     "plain-view": {"teacher_view": "plain"},
     "no-mirror": {"teacher_mirror": False},
 }
@@ -53,19 +54,23 @@ NUMBERS: dict[str, dict[str, Any]] = {
     "kl-t4": {"losses": "kl:1", "temperature": 4},
     "half-taught": {"epochs": 60, "distill_epochs": 60},
 }
-# As it was run: half of the student's epochs before it is taught, a teacher of half the epochs, batches of 8.
+# As it was run: half of the student's epochs before it is taught, a teacher of half the epochs, batches of 8,
+# no mixtures.
 QUARTER_COMMON: dict[str, Any] = {"image_size": 64, "min_epoch_steps": 36, "batch_size": 8}
 QUARTER_TEACHER: dict[str, Any] = {"model": "dynunet-s", "epochs": 60, "lr": 4e-3}
-QUARTER: dict[str, Any] = {"views": 16, "store_answers": True, "lr": 5e-3}
+QUARTER: dict[str, Any] = {"views": 16, "store_answers": True, "lr": 5e-3, "mix": False}
 
 
 def build_experiments() -> dict[str, Plan]:
     """Return the experiments by name; of the phantom where no real set is at hand."""
     sets = REAL_SETS if read_environment().data is not None else ("phantom",)
+    roomy = tuple(name for name in sets if name != SATURATED)
     shared: dict[str, Any] = {"students": STUDENTS, "common": COMMON, "teacher": TEACHER, "distill": DISTILL}
+    unmixed = {**shared, "distill": {**DISTILL, "mix": False}}
     return {
         "table": Plan(sets=sets, seeds=(0, 1, 2), longer=True, **shared),
-        "ablation": Plan(sets=sets[:1], seeds=(0, 1, 2), methods=METHODS, **shared),
+        "mixtures": Plan(sets=roomy, seeds=(0, 1, 2), methods=MIXTURES, **shared),
+        "ablation": Plan(sets=sets[:1], seeds=(0, 1, 2), methods=METHODS, **unmixed),
         "numbers": Plan(sets=sets[:1], seeds=(0, 1, 2), methods=NUMBERS, **shared),
         "quarter": Plan(
             sets=sets[:1],

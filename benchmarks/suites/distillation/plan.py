@@ -43,7 +43,7 @@ class Plan(Spec):
         common: configuration of every run (image size, epochs a pass …).
         teacher: configuration of the teacher's run beside.
         distill: configuration of the students' runs beside.
-        methods: name → what a method changes in ``distill``; ``default`` changes nothing and has the control.
+        methods: name → what a method changes in ``distill``; the first one's runs train the controls too.
         longer: also train each control for twice the steps, to see whether the budget is long enough.
     """
 
@@ -54,8 +54,13 @@ class Plan(Spec):
     common: Values
     teacher: Values
     distill: Values
-    methods: dict[Label, Values] = Field(default_factory=lambda: {DEFAULT_METHOD: {}})
+    methods: dict[Label, Values] = Field(default_factory=lambda: {DEFAULT_METHOD: {}}, min_length=1)
     longer: bool = False
+
+    @property
+    def base_method(self) -> str:
+        """The method whose runs train the controls and whose students stand for their structure."""
+        return next(iter(self.methods))
 
     @property
     def num_runs(self) -> int:

@@ -12,7 +12,6 @@ from typing import Any
 from edgekd.atomic import write_json_atomic, write_text_atomic
 from edgekd.benchmarks.suites.distillation.chart import draw_gains
 from edgekd.benchmarks.suites.distillation.gains import Gain, adjust_holm, describe_scope, estimate_gains
-from edgekd.benchmarks.suites.distillation.plan import DEFAULT_METHOD
 from edgekd.benchmarks.suites.distillation.results import Results, average
 from edgekd.metrics import METRICS
 from edgekd.tables import Table, format_count, format_markdown
@@ -85,7 +84,7 @@ def _describe_experiment(results: Results) -> str:
 
 def _report_test(results: Results, out: Path) -> tuple[list[str], dict[str, Any]]:
     """Return the text and the gains of the one method on the test split, and draw them."""
-    pairs = results.list_pairs(DEFAULT_METHOD, "test")
+    pairs = results.list_pairs(results.plan.base_method, "test")
     if not pairs:
         return [], {}
     total, rows = estimate_gains(pairs), _estimate_rows(results)
@@ -111,7 +110,7 @@ def _report_methods(results: Results) -> tuple[list[str], dict[str, Any]]:
 
 
 def _estimate_rows(results: Results) -> dict[tuple[str, str], dict[str, Gain]]:
-    pairs = results.list_pairs(DEFAULT_METHOD, "test")
+    pairs = results.list_pairs(results.plan.base_method, "test")
     keys = dict.fromkeys((pair.set, pair.student) for pair in pairs)
     return {key: estimate_gains([pair for pair in pairs if (pair.set, pair.student) == key]) for key in keys}
 

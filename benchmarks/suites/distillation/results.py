@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.benchmarks.suites.distillation.gains import Pair, build_pair
-from edgekd.benchmarks.suites.distillation.plan import DEFAULT_METHOD, Cell, Plan, list_cells
+from edgekd.benchmarks.suites.distillation.plan import Cell, Plan, list_cells
 from edgekd.errors import InputError
 
 Scores = Mapping[str, float]
@@ -33,7 +33,7 @@ class Results:
         """Return each finished run of a method beside the control of its set, structure and seed."""
         pairs: list[Pair] = []
         for cell, content in self.cells.items():
-            base = self.cells.get(Cell("student", cell.set, cell.student, cell.seed, DEFAULT_METHOD))
+            base = self.cells.get(Cell("student", cell.set, cell.student, cell.seed, self.plan.base_method))
             if cell.kind == "student" and cell.method == method and base is not None:
                 control = base["confusions"]["control"][split]
                 ours = content["confusions"]["student"][split]
@@ -46,7 +46,7 @@ class Results:
         """Return each control of twice the steps beside the control, on the validation split."""
         pairs: list[Pair] = []
         for cell, content in self.cells.items():
-            base = self.cells.get(Cell("student", cell.set, cell.student, cell.seed, DEFAULT_METHOD))
+            base = self.cells.get(Cell("student", cell.set, cell.student, cell.seed, self.plan.base_method))
             if cell.kind == "longer" and base is not None:
                 control, longer = base["confusions"]["control"]["val"], content["confusions"]["model"]["val"]
                 pairs.append(
@@ -66,7 +66,7 @@ class Results:
             content["networks"][role]
             for cell, content in self.cells.items()
             if (cell.kind, cell.set, cell.student, cell.method)
-            == ("student", set_name, student, DEFAULT_METHOD)
+            == ("student", set_name, student, self.plan.base_method)
         ]
 
 
