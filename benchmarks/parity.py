@@ -11,16 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd.benchmarks.changes import CaseChange, Changes, describe_suspicions, measure_changes
+from edgekd.bootstrap import Difference, paired_bootstrap
 from edgekd.bundle import Recording
 from edgekd.errors import GateFailure, InputError, IntegrityError
 from edgekd.metrics import METRICS, Scores, count_confusions, score_cases, score_sums, summarise_cases
 from edgekd.stats import (
     DEFAULT_MARGINS,
     MIN_GROUPS,
-    Difference,
     Verdict,
     decide_non_inferiority,
-    paired_bootstrap,
 )
 
 NUM_WORST_CASES = 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from edgekd.stats import NUM_UNSEEN
+from edgekd.bootstrap import NUM_UNSEEN
 from edgekd.tables import format_ms
 
 Mood = Literal["good", "bad", "open"]

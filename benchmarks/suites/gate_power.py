@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from edgekd.atomic import write_text_atomic
 from edgekd.benchmarks.environment import describe_environment
 from edgekd.benchmarks.result_files import format_json
+from edgekd.bootstrap import paired_bootstrap
 from edgekd.metrics import METRICS, score_sums
-from edgekd.stats import DEFAULT_MARGINS, decide_non_inferiority, paired_bootstrap
+from edgekd.stats import DEFAULT_MARGINS, decide_non_inferiority
 
 GROUPS = (20, 40, 80, 160)
 KINDS = {"dense": 1.0, "half": 2.0, "sparse": 5.0}

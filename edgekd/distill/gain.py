@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from edgekd.bootstrap import MAX_UNDEFINED_PART, draw_weights, sum_groups
 from edgekd.data import LoadedCases
 from edgekd.distill.predict import predict_masks
 from edgekd.metrics import METRICS, count_confusions, score_sums, summarise_cases
-from edgekd.stats import MAX_UNDEFINED_PART, MIN_GROUPS, draw_weights, sum_groups
+from edgekd.stats import MIN_GROUPS
 
 GainVerdict = Literal["helped", "did harm", "not shown", "undecided"]
 CONFIDENCE = 0.95
@@ -27,7 +28,7 @@ def estimate_gain(
     """Return student - control of each of ``METRICS`` with its interval, as JSON values.
 
     A percentile interval of the paired cluster bootstrap over groups (Davison & Hinkley 1997, section 3.8).
-    The gate's bounds in ``edgekd.stats`` are wider: they allow for harm that no case showed, which is a
+    The gate's bounds in ``edgekd.bootstrap`` are wider: they allow for harm that no case showed, which is a
     question about an engine and not about a mean. As there, fewer than MIN_GROUPS groups or a degenerate
     bootstrap decide nothing: the verdict is then ``undecided``, whatever the interval.
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekd.bootstrap import draw_weights, sum_groups
 from edgekd.errors import InputError
 from edgekd.metrics import METRICS, score_sums, summarise_cases
-from edgekd.stats import draw_weights, sum_groups
 
 NUM_RESAMPLES = 4000
 Floats = NDArray[np.float64]
