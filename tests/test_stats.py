@@ -13,6 +13,10 @@ from edgekd.metrics import METRICS
 from edgekd.stats import DEFAULT_MARGINS, decide_non_inferiority
 
 
+def count_cases(values: np.ndarray) -> np.ndarray:
+    return np.stack([values, np.ones_like(values)], axis=1)
+
+
 def make_difference(**changes: float | bool) -> Difference:
     fields: dict = {
         "reference": 0.8,
@@ -77,10 +81,10 @@ def test_as_many_groups_as_were_named_decide_in_four_of_five_studies() -> None:
     def judge(count: int, seed: int) -> tuple[str, int | None]:
         difference = rng.normal(-0.002, 0.03, count)
         result = paired_bootstrap(
-            np.full((count, 1), 0.8),
-            0.8 + difference[:, None],
+            count_cases(np.full(count, 0.8)),
+            count_cases(0.8 + difference),
             [str(i) for i in range(count)],
-            lambda sums: {"mean": sums[..., 0] / count},
+            lambda sums: {"mean": sums[..., 0] / sums[..., 1]},
             names=["mean"],
             num_resamples=400,
             seed=seed,
