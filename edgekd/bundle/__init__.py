@@ -1,5 +1,6 @@
 """The bundle, the deployable artefact: manifest, hashes, golden frames, builds, recordings. Never torch."""
 
+from edgekd.bundle.build_drafts import draft_build, install_build, write_build
 from edgekd.bundle.build_names import (
     PRECISIONS,
     TARGETS,
@@ -13,12 +14,9 @@ from edgekd.bundle.builds import (
     Build,
     BuildRecord,
     choose_build,
-    draft_build,
     find_build,
-    install_build,
     list_builds,
     prefer_device,
-    write_build,
 )
 from edgekd.bundle.files import FileFact
 from edgekd.bundle.golden import (

@@ -6,22 +6,15 @@ History of the build record's schema:
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shlex
-import shutil
-import tempfile
-import uuid
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from edgekd import __version__
-from edgekd.atomic import staged_folder
 from edgekd.bundle.build_names import (
     DEVICE_PATTERN,
     check_precision,
@@ -35,13 +28,11 @@ from edgekd.bundle.files import (
     FileFact,
     FileName,
     Sha256,
-    replace_non_finite,
     resolve_checked_file,
-    write_files,
 )
-from edgekd.bundle.records import read_record, write_record
+from edgekd.bundle.records import read_record
 from edgekd.bundle.store import Bundle
-from edgekd.errors import IntegrityError, MachineError, UsageError
+from edgekd.errors import IntegrityError, MachineError
 from edgekd.specs import Spec
 
 BUILD_SCHEMA_VERSION = 1
@@ -119,7 +110,7 @@ def list_builds(bundle: Bundle, target: str | None = None, precision: str | None
         IntegrityError: a record is changed, damaged, newer, or belongs to another manifest or folder; where
             all are asked for, also a folder that is no build's.
     """
-    return [_read_build(bundle, folder) for folder in _list_folders(bundle, target, precision)]
+    return [read_build(bundle, folder) for folder in _list_folders(bundle, target, precision)]
 
 
 def find_build(bundle: Bundle, target: str, precision: str = "fp32", device: str | None = None) -> Build:
@@ -134,7 +125,7 @@ def find_build(bundle: Bundle, target: str, precision: str = "fp32", device: str
     check_precision(precision)
     for folder in _list_folders(bundle, target, precision):
         if device is None or folder.name == name_build(target, precision, device):
-            return _read_build(bundle, folder)
+            return read_build(bundle, folder)
     on_device = f" for {device}" if device else ""
     raise MachineError(
         f"{bundle.path} holds no {target} build in {precision}{on_device}",
@@ -172,113 +163,6 @@ def prefer_device(devices: Sequence[str], asked: str | None) -> str:
     return known.get(family) or known.get("cpu") or devices[0]
 
 
-@contextlib.contextmanager
-def draft_build(
-    bundle: Bundle,
-    *,
-    target: str,
-    precision_asked: str,
-    precision_effective: str,
-    device: str,
-    status: Status = "built, not run",
-    files: Mapping[str, Path | bytes],
-    facts: Mapping[str, Any],
-) -> Generator[Build]:
-    """Write a build under a hidden name, to be loaded and checked there; it vanishes unless it is installed.
-
-    Raises:
-        UsageError: a name is unknown or impossible.
-        MachineError: the disk is full.
-    """
-    name = name_build(target, precision_asked, device)
-    ready = bundle.path / "builds" / f".{name}.{uuid.uuid4().hex[:8]}.ready"
-    try:
-        with staged_folder(ready) as staging:
-            fields: dict[str, Any] = {
-                "manifest_sha256": bundle.manifest_sha256,
-                "target": target,
-                "precision_asked": precision_asked,
-                "precision_effective": precision_effective,
-                "device": device,
-                "status": status,
-                "files": write_files(staging, files),
-                "facts": replace_non_finite(facts),
-                "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            }
-            write_record(staging, BUILD_FILE, BuildRecord.model_validate(fields))
-        yield Build(_read_record(bundle, ready), ready)
-    finally:
-        shutil.rmtree(ready, ignore_errors=True)
-
-
-def install_build(
-    bundle: Bundle,
-    draft: Build,
-    *,
-    status: Status | None = None,
-    effective: str | None = None,
-    facts: Mapping[str, Any] | None = None,
-) -> Build:
-    """Give a draft its name in one step, in place of an older build, whose record is not read.
-
-    Args:
-        bundle: the bundle.
-        draft: of `draft_build`, which is still open.
-        status: the new one; None keeps the draft's.
-        effective: the precision that was read back; None keeps the draft's.
-        facts: the new ones; None keeps the draft's.
-
-    Raises:
-        MachineError: the disk is full.
-    """
-    changes = {
-        "status": status,
-        "precision_effective": effective,
-        "facts": None if facts is None else replace_non_finite(facts),
-    }
-    fields = draft.record.model_dump() | {key: value for key, value in changes.items() if value is not None}
-    write_record(draft.path, BUILD_FILE, BuildRecord.model_validate(fields))
-    final = draft.path.with_name(draft.name)
-    _swap_folders(draft.path, final)
-    return _read_build(bundle, final)
-
-
-def write_build(
-    bundle: Bundle,
-    *,
-    target: str,
-    precision_asked: str,
-    precision_effective: str,
-    device: str,
-    status: Status,
-    files: Mapping[str, Path | bytes],
-    facts: Mapping[str, Any],
-    replace: bool = True,
-) -> Build:
-    """Write a build in one step, in place of an older one if ``replace``.
-
-    Raises:
-        UsageError: the build exists and ``replace`` is False, or a name is unknown or impossible.
-        MachineError: the disk is full.
-    """
-    final = bundle.path / "builds" / name_build(target, precision_asked, device)
-    if final.exists() and not replace:
-        raise UsageError(
-            f"the build {final.name} exists already", action="remove it, or allow it to be replaced"
-        )
-    with draft_build(
-        bundle,
-        target=target,
-        precision_asked=precision_asked,
-        precision_effective=precision_effective,
-        device=device,
-        status=status,
-        files=files,
-        facts=facts,
-    ) as draft:
-        return install_build(bundle, draft)
-
-
 def _list_folders(bundle: Bundle, target: str | None, precision: str | None) -> list[Path]:
     """Return the folders of builds, sorted, told apart by their names; unfiltered also those of no build."""
     root = bundle.path / "builds"
@@ -296,8 +180,13 @@ def _list_folders(bundle: Bundle, target: str | None, precision: str | None) -> 
     ]
 
 
-def _read_build(bundle: Bundle, folder: Path) -> Build:
-    record = _read_record(bundle, folder)
+def read_build(bundle: Bundle, folder: Path) -> Build:
+    """Return the build in a folder of its own name.
+
+    Raises:
+        IntegrityError: as `read_build_record`, or the folder has the name of another build.
+    """
+    record = read_build_record(bundle, folder)
     name = name_build(record.target, record.precision_asked, record.device)
     if name != folder.name:
         raise IntegrityError(
@@ -309,7 +198,12 @@ def _read_build(bundle: Bundle, folder: Path) -> Build:
     return Build(record, folder)
 
 
-def _read_record(bundle: Bundle, folder: Path) -> BuildRecord:
+def read_build_record(bundle: Bundle, folder: Path) -> BuildRecord:
+    """Return the record in a folder of any name.
+
+    Raises:
+        IntegrityError: it is damaged, of a newer schema, or of a build of another bundle.
+    """
     try:
         record, _ = read_record(folder, BUILD_FILE, BuildRecord, BUILD_SCHEMA_VERSION)
     except IntegrityError as error:
@@ -338,20 +232,3 @@ def _explain_removal(bundle: Bundle, folder: Path) -> str:
         return f"remove the folder {shlex.quote(str(folder))}, which holds no build"
     command = format_export(bundle.path, cell.target, cell.precision, cell.device)
     return f"remove the folder {shlex.quote(str(folder))}, and make the build anew: {command}"
-
-
-def _swap_folders(ready: Path, final: Path) -> None:
-    """Give ``ready`` the name ``final``; a folder that had it is set aside first and put back on failure."""
-    if not (final.exists() or final.is_symlink()):
-        os.rename(ready, final)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{final.name}.old.", dir=final.parent))
-    try:
-        os.rename(final, aside / final.name)
-        try:
-            os.rename(ready, final)
-        except OSError:
-            os.rename(aside / final.name, final)
-            raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)

@@ -60,7 +60,7 @@ def test_a_failed_write_keeps_the_old_build(bundle: Bundle, monkeypatch: pytest.
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("edgekd.bundle.builds.write_record", fail)
+    monkeypatch.setattr("edgekd.bundle.build_drafts.write_record", fail)
     with pytest.raises(KeyboardInterrupt):
         write_small(bundle, b"newer")
     assert find_build(bundle, "onnx").resolve_file("core.onnx").read_bytes() == b"graph"
@@ -80,7 +80,7 @@ def test_a_swap_that_fails_halfway_puts_the_old_build_back(
             raise PermissionError(source)
         rename(source, final)
 
-    monkeypatch.setattr("edgekd.bundle.builds.os.rename", fail_on_ready)
+    monkeypatch.setattr("edgekd.bundle.build_drafts.os.rename", fail_on_ready)
     with pytest.raises(PermissionError):
         write_small(bundle, b"newer")
     assert find_build(bundle, "onnx").resolve_file("core.onnx").read_bytes() == b"graph"
