@@ -144,7 +144,8 @@ def data_check(
     Example: edgekd data check DATA
     """
     from edgekd.answers import show_data_check
-    from edgekd.config import DistillConfig, load_config
+    from edgekd.config import DistillConfig
+    from edgekd.config_reader import load_config
     from edgekd.data import check_dataset
 
     choices = load_config(DistillConfig, config)
@@ -196,7 +197,8 @@ def train(
     Example: edgekd train DATA --model unet-wide --epochs 40 --out runs/teacher
     """
     from edgekd.answers import show_training
-    from edgekd.config import TrainConfig, load_config
+    from edgekd.config import TrainConfig
+    from edgekd.config_reader import load_config
     from edgekd.distill import is_main_process, load_resumed_config
     from edgekd.distill import train as run_training
 
@@ -267,7 +269,8 @@ def distill(
     Example: edgekd distill DATA --control
     """
     from edgekd.answers import show_distillation
-    from edgekd.config import DistillConfig, load_config
+    from edgekd.config import DistillConfig
+    from edgekd.config_reader import load_config
     from edgekd.distill import distill as run_distillation
     from edgekd.distill import is_main_process, load_resumed_config
 

@@ -33,7 +33,7 @@ from edgekd.bundle import (
     read_judged_frames,
 )
 from edgekd.bundle.builds import BUILD_FILE
-from edgekd.config import load_config
+from edgekd.config_reader import load_config
 from edgekd.data import Case, read_image
 from edgekd.errors import InputError, UsageError
 from edgekd.runtime import Segmenter

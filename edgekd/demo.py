@@ -19,7 +19,8 @@ from edgekd.benchmarks import (
     write_report,
 )
 from edgekd.bundle import Build, Bundle, read_judged_frames
-from edgekd.config import DistillConfig, build_config
+from edgekd.config import DistillConfig
+from edgekd.config_reader import build_config
 from edgekd.console import Answer, print_notice
 from edgekd.data import write_phantom
 from edgekd.export import export_bundle

@@ -14,11 +14,10 @@ from edgekd.config import (
     DistillConfig,
     FitConfig,
     TrainConfig,
-    build_config,
     list_unset_variables,
-    load_config,
     read_environment,
 )
+from edgekd.config_reader import build_config, load_config
 from edgekd.errors import InputError, UsageError
 
 needs_tomllib = pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 reads no TOML")

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from edgekd.benchmarks.suites.fault_catalogue import Variant, deepen_frame, tint_frame
 from edgekd.bundle import WEIGHTS_FILE, Bundle, GoldenFrames, find_build, read_golden, write_bundle
-from edgekd.config import DistillConfig, TrainConfig, build_config
+from edgekd.config import DistillConfig, TrainConfig
+from edgekd.config_reader import build_config
 from edgekd.data import Case, assign_splits, find_cases, read_case
 from edgekd.distill import distill, load_trained_model, train
 from edgekd.distill.golden import build_golden

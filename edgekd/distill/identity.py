@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edgekd.config import AnyConfig, DistillConfig, FitConfig, build_config, load_config
+from edgekd.config import DistillConfig, FitConfig
+from edgekd.config_reader import AnyConfig, build_config, load_config
 from edgekd.errors import InputError, IntegrityError, UsageError
 
 CONFIG_FILE = "config.json"

@@ -10,7 +10,7 @@ import pytest
 from edgekd.benchmarks import GateConfig, parse_margins, run_parity
 from edgekd.benchmarks.criteria import replace_margins
 from edgekd.bundle import Bundle, Recording
-from edgekd.config import load_config
+from edgekd.config_reader import load_config
 from edgekd.errors import UsageError
 
 

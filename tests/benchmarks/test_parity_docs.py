@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from edgekd import cli
 from edgekd.benchmarks import GateConfig
 from edgekd.bundle import Bundle, Recording
-from edgekd.config import load_config
+from edgekd.config_reader import load_config
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "parity.md").read_text()
 

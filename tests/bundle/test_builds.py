@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -71,16 +72,14 @@ def test_a_swap_that_fails_halfway_puts_the_old_build_back(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_small(bundle)
-    from edgekd.bundle import builds
-
-    rename = builds.os.rename
+    rename = os.rename
 
     def fail_on_ready(source: Path, final: Path) -> None:
         if str(source).endswith(".ready"):
             raise PermissionError(source)
         rename(source, final)
 
-    monkeypatch.setattr("edgekd.bundle.build_drafts.os.rename", fail_on_ready)
+    monkeypatch.setattr("os.rename", fail_on_ready)
     with pytest.raises(PermissionError):
         write_small(bundle, b"newer")
     assert find_build(bundle, "onnx").resolve_file("core.onnx").read_bytes() == b"graph"

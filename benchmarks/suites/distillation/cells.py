@@ -12,7 +12,8 @@ import torch
 from edgekd.atomic import write_json_atomic
 from edgekd.benchmarks.suites.distillation.plan import Cell, Plan, Student
 from edgekd.benchmarks.suites.distillation.sets import keep_masks, locate_set
-from edgekd.config import DistillConfig, FitConfig, TrainConfig, build_config
+from edgekd.config import DistillConfig, FitConfig, TrainConfig
+from edgekd.config_reader import build_config
 from edgekd.cores import count_usable_cores
 from edgekd.distill import (
     RunRecord,

@@ -1,0 +1,134 @@
+"""Reading a configuration: a file, options over it, and errors in words of the configuration."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import ValidationError
+
+from edgekd.errors import InputError, UsageError, build_unknown_name_error
+from edgekd.specs import Spec
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+AnyConfig = TypeVar("AnyConfig", bound=Spec)
+
+
+def load_config(
+    kind: type[AnyConfig], path: Path | None = None, overrides: Mapping[str, Any] | None = None
+) -> AnyConfig:
+    """Return the configuration from defaults, then a file, then overrides.
+
+    Args:
+        kind: TrainConfig, DistillConfig, or any other frozen model of choices.
+        path: TOML or JSON file; None for none.
+        overrides: key → value; a dot leads into a table (``augment.noise``); None means not given.
+
+    Raises:
+        InputError: the file is missing or cannot be parsed.
+        UsageError: an unknown key (the nearest is named) or a value out of range.
+    """
+    values: dict[str, Any] = {} if path is None else _read_file(path)
+    for key, value in (overrides or {}).items():
+        if value is not None:
+            _set_nested(values, key.split("."), value)
+    return build_config(kind, values)
+
+
+def build_config(kind: type[AnyConfig], values: Mapping[str, Any]) -> AnyConfig:
+    """Return ``kind(**values)``, turning the first complaint into a UsageError."""
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        raise _explain(kind, error.errors()[0]) from error
+
+
+def _explain(kind: type[Spec], complaint: ErrorDetails) -> UsageError:
+    """Return the error that says what pydantic complains of, in words of the configuration."""
+    parts, expected = complaint["loc"], complaint["msg"].removeprefix("Input should be ")
+    if str(parts[0]).endswith("_options"):
+        # The rest of the place names the branch of the union, which is no key.
+        parts, expected = parts[:2], "a number, a text, true or false"
+    key = ".".join(str(part) for part in parts)
+    if complaint["type"] == "extra_forbidden":
+        return build_unknown_name_error("configuration key", key, _list_keys(kind))
+    if complaint["type"] == "missing":
+        return UsageError(f"the configuration key {key!r} is missing", expected="a value")
+    received = complaint["input"]
+    if isinstance(received, float) and math.isnan(received):
+        expected = "a finite number"
+    elif complaint["type"] == "model_type":
+        expected = "a table of keys and values"
+    return UsageError(
+        f"the configuration key {key!r} has a bad value", received=repr(received), expected=expected
+    )
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(
+            f"the configuration {path} cannot be read",
+            received="no such file",
+            action="name an existing TOML or JSON file, or leave --config out for the defaults",
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"the configuration {path} cannot be read",
+            received=(error.strerror or str(error)).lower(),
+            expected="a TOML (.toml) or JSON file",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"the configuration {path} cannot be read",
+            received=f"a byte that is no UTF-8 at {error.start}",
+            expected="TOML (.toml) or JSON as UTF-8 text",
+        ) from error
+    try:
+        values = _parse_toml(path, text) if path.suffix.lower() == ".toml" else json.loads(text)
+    except ValueError as error:
+        raise InputError(
+            f"the configuration {path} cannot be parsed", received=error, expected="TOML (.toml) or JSON"
+        ) from error
+    if not isinstance(values, dict):
+        raise InputError(
+            f"the configuration {path} is no table",
+            received=type(values).__name__,
+            expected="keys and values",
+        )
+    return values
+
+
+def _parse_toml(path: Path, text: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib  # pyright: ignore[reportMissingImports] of Python 3.10 alone
+
+    return tomllib.loads(text)
+
+
+def _set_nested(values: dict[str, Any], parts: list[str], value: Any) -> None:
+    for part in parts[:-1]:
+        inner = values.get(part, {})
+        values[part] = dict(inner) if isinstance(inner, Mapping) else {}
+        values = values[part]
+    values[parts[-1]] = value
+
+
+def _list_keys(kind: type[Spec], prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for name, field in kind.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Spec):
+            keys += _list_keys(inner, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
