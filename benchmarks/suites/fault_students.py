@@ -29,7 +29,9 @@ NETWORK = "unet-narrow-xs"
 # Named, so that the bench's students do not change with the defaults of training.
 COMMON = {"image_size": 96, "split": {"fractions": FRACTIONS}, "batch_size": 8, "min_epoch_steps": 0}
 PHASES = {"epochs": 14, "distill_epochs": 14}
-DISTILLED = {**COMMON, **PHASES, "teacher": "unet-wide-s", "teacher_lr": 2e-3, "student": NETWORK, "lr": 5e-3}
+TEACHING = {"losses": "kl:1,tdice:1", "temperature": 1, "teacher_mirror": True, "mix": False}
+NETWORKS = {"teacher": "unet-wide-s", "teacher_lr": 2e-3, "student": NETWORK, "lr": 5e-3}
+DISTILLED = {**COMMON, **PHASES, **TEACHING, **NETWORKS}
 ALONE = {"other": {"epochs": 14, "seed": 1, "lr": 2e-3}, "stale": {"epochs": 7, "seed": 0, "lr": 2e-3}}
 NUM_CALIBRATION = 32
 FRAMES: dict[Variant, Callable[[NDArray[Any]], NDArray[Any]]] = {

@@ -82,6 +82,7 @@ def _scan_folders(root: Path, files: Sequence[Path]) -> Scan:
     masks = _index_by_stem(root / "masks", files, problems)
     problems += [_report_missing_mask(images[stem], root) for stem in images if stem not in masks]
     problems += [_report_missing_image(masks[stem], root) for stem in masks if stem not in images]
+    problems += [_report_too_deep(file, root) for file in files if _is_too_deep(file, root)]
     cases = tuple(Case(stem, images[stem], (masks[stem],)) for stem in sorted(images.keys() & masks.keys()))
     ignored = tuple(file for file in files if file.parent.name in ("images", "masks") and not _is_image(file))
     return Scan(Dataset(root, "folders", cases), tuple(problems), ignored)
@@ -131,6 +132,16 @@ def _build_no_dataset_error(root: Path, num_images: int, paired: Sequence[str]) 
         expected=_LAYOUTS_HELP,
         action=f"name one of its data sets: {', '.join(sorted(nested))}" if nested else None,
     )
+
+
+def _is_too_deep(file: Path, root: Path) -> bool:
+    parts = file.relative_to(root).parts
+    return len(parts) > 2 and parts[0] in ("images", "masks") and _is_image(file)
+
+
+def _report_too_deep(file: Path, root: Path) -> Problem:
+    name = file.relative_to(root).as_posix()
+    return Problem("image in a folder within", name, "move it up, or out of the data set")
 
 
 def _report_missing_mask(image: Path, root: Path) -> Problem:

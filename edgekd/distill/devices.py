@@ -49,6 +49,8 @@ def build_fabric(config: FitConfig) -> tuple[Fabric, Precision]:
     # The same kernels every time, so that a resumed run repeats the run it resumes.
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
+    # A convolution in TF32, which is cuDNN's default, is none in float32.
+    torch.backends.cudnn.allow_tf32 = False
     return fabric, precision
 
 

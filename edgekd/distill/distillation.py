@@ -19,6 +19,7 @@ from edgekd.distill.learner import Learner, load_weights
 from edgekd.distill.loop import Phase
 from edgekd.distill.objective import LOSSES
 from edgekd.distill.plan import Plan, make_plan
+from edgekd.distill.predict import copy_to_cpu
 from edgekd.distill.quantization import simulate_int8
 from edgekd.distill.results import (
     BUNDLE_FOLDER,
@@ -62,7 +63,7 @@ def distill(
             ``teacher.safetensors``, ``curves.jsonl``, ``curves.png`` and ``result.json``.
         control: also train the control; None does as the run to be continued does, and not in a new one.
         resume: continue an interrupted run; the weights will be those of an uninterrupted one, bit for
-            bit on the same machine and thread count. A finished run is returned as it is.
+            bit on the same processor and thread count. A finished run is returned as it is.
         cache: folder for the teacher's answers, which runs may share; ``out/answers`` where None. Only with
             ``store_answers``.
         quiet: show no bars, and write no line an epoch where there is no terminal.
@@ -211,7 +212,8 @@ class _Distillation:
     def _estimate_gain(self, student: Learner, control: Learner) -> dict[str, Any]:
         config = self._session.config
         cases = self._session.inputs.splits["test"]
-        return estimate_gain(student.network, control.network, cases, config.classes.count, config.seed)
+        networks = (copy_to_cpu(one.network) for one in (student, control))
+        return estimate_gain(*networks, cases, config.classes.count, config.seed)
 
     def _choose(self, learner: Learner, file: str) -> NetworkResult:
         weights, epoch = learner.pick_weights(self._plan.config.select)

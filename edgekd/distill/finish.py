@@ -19,7 +19,7 @@ from edgekd.bundle import GOLDEN_FILE, WEIGHTS_FILE, save_recording, write_bundl
 from edgekd.distill.curves import draw_curves
 from edgekd.distill.golden import build_golden
 from edgekd.distill.learner import copy_weights
-from edgekd.distill.predict import predict_recording, score_network
+from edgekd.distill.predict import copy_to_cpu, predict_recording, score_network
 from edgekd.distill.results import BUNDLE_FOLDER, NetworkResult, RunRecord
 from edgekd.distill.session import Session
 from edgekd.distill.teaching import Ensemble
@@ -147,7 +147,5 @@ def _describe_training(record: RunRecord) -> dict[str, Any]:
 
 
 def _score(session: Session, network: nn.Module, split: str) -> dict[str, float | int | None]:
-    # The CPU's float32 is what the exported engines are compared with; a GPU's convolutions differ.
-    is_on_cpu = next(network.parameters()).device.type == "cpu"
-    on_cpu = network if is_on_cpu else copy.deepcopy(network).cpu()
-    return score_network(on_cpu, session.inputs.splits[split], session.config.classes.count).to_dict()
+    cases, num_classes = session.inputs.splits[split], session.config.classes.count
+    return score_network(copy_to_cpu(network), cases, num_classes).to_dict()

@@ -33,7 +33,7 @@ def estimate_gain(
     bootstrap decide nothing: the verdict is then ``undecided``, whatever the interval.
 
     Args:
-        student, control: on the same device.
+        student, control: on the processor, as the scores beside.
         cases: the test split.
         num_classes: K.
         seed: of the resampling.

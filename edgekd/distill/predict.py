@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import numpy as np
@@ -33,6 +34,15 @@ def predict_masks(network: nn.Module, images: NDArray[np.float32]) -> NDArray[np
 def pick_masks(logits: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return (N, h, w) uint8: the class of the largest logit, the lower id where two are equal."""
     return logits.argmax(axis=1).astype(np.uint8)
+
+
+def copy_to_cpu(network: nn.Module) -> nn.Module:
+    """Return the network, or a copy where it is on another device.
+
+    The processor's float32 is what exported engines are compared with; a GPU's convolutions differ.
+    """
+    is_there = next(network.parameters()).device.type == "cpu"
+    return network if is_there else copy.deepcopy(network).cpu()
 
 
 def score_network(network: nn.Module, cases: LoadedCases, num_classes: int) -> Scores:

@@ -56,12 +56,20 @@ def count_steps(num_samples: int, batch_size: int, min_steps: int) -> int:
 def check_shares(num_samples: int, batch_size: int, world_size: int) -> None:
     """Raise UsageError where a batch cannot be divided evenly among the processes."""
     batch = min(batch_size, num_samples)
+    if batch < world_size:
+        raise UsageError(
+            "there is no image for each process",
+            received=f"{batch} image{'s' if batch > 1 else ''} a step, {world_size} processes",
+            action=f"start at most {num_samples} processes"
+            if num_samples < world_size
+            else f"use --batch-size {world_size}",
+        )
     if batch % world_size:
         raise UsageError(
             "a batch cannot be divided evenly among the processes",
             received=f"{batch} images, {world_size} processes",
             expected="a multiple",
-            action=f"use --batch-size {max(world_size, batch_size // world_size * world_size)}",
+            action=f"use --batch-size {batch // world_size * world_size}",
         )
 
 

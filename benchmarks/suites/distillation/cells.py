@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from edgekd.atomic import write_json_atomic
-from edgekd.benchmarks.suites.distillation.plan import Cell, Plan, Student
+from edgekd.benchmarks.suites.distillation.plan import PATHS, Cell, Plan, list_choices
 from edgekd.benchmarks.suites.distillation.sets import keep_masks, locate_set
 from edgekd.config import DistillConfig, FitConfig, TrainConfig
 from edgekd.config_reader import build_config
@@ -28,7 +28,6 @@ from edgekd.metrics import count_confusions
 
 RUNS, ANSWERS = "runs", "answers"
 JUDGED = ("val", "test")
-PATHS = ("teacher", "unlabeled", "golden")  # places on the machine that ran the cell, no part of a result
 
 
 def run_cell(plan: Plan, cell: Cell, out: Path, *, threads: int = 1) -> Path:
@@ -44,15 +43,16 @@ def run_cell(plan: Plan, cell: Cell, out: Path, *, threads: int = 1) -> Path:
     data, unlabelled = _find_data(plan, cell, out)
     folder = out / RUNS / cell.name
     resume = folder.is_dir()
+    choices = list_choices(plan, cell) | _list_paths(cell, out, unlabelled)
     if cell.kind == "student":
-        config = build_config(DistillConfig, _list_values(plan, cell, out, unlabelled))
+        config = build_config(DistillConfig, choices)
         with_control = cell.method == plan.base_method
         cache = out / ANSWERS if config.store_answers else None
         record = distill(
             config, data, folder, control=with_control, resume=resume, cache=cache, quiet=True
         ).record
     else:
-        config = build_config(TrainConfig, _list_values(plan, cell, out, None))
+        config = build_config(TrainConfig, choices)
         record = train(config, data, folder, resume=resume, quiet=True).record
     path = out / f"{cell.name}.json"
     inputs = load_inputs(data, config, quiet=True)
@@ -64,36 +64,16 @@ def _find_data(plan: Plan, cell: Cell, out: Path) -> tuple[Path, Path | None]:
     full = locate_set(cell.set, out)
     if plan.mask_part == 1:
         return full, None
-    folder = keep_masks(full, plan.mask_part, out / "data" / cell.set)
+    folder = keep_masks(full, plan.mask_part, out / "data" / f"{cell.set}-{plan.mask_part:g}")
     return folder, folder / "unlabelled"
 
 
-def _list_values(plan: Plan, cell: Cell, out: Path, unlabelled: Path | None) -> dict[str, Any]:
-    """Return the configuration of a cell's run."""
-    if cell.kind == "teacher":
-        return {**plan.common, **plan.teacher, "seed": cell.seed}
-    student = _find_student(plan, cell.student)
-    distilled = {**plan.common, **plan.distill}
-    if cell.kind == "longer":
-        kept = {key: value for key, value in distilled.items() if key in TrainConfig.model_fields}
-        epochs = 2 * build_config(DistillConfig, distilled).count_epochs()
-        lr = distilled.get("lr", DistillConfig.model_fields["lr"].default)
-        network = {"model": student.name, "model_options": student.options}
-        return {**kept, **network, "epochs": epochs, "lr": lr, "select": "last", "seed": cell.seed}
-    extra: dict[str, Any] = {} if unlabelled is None else {"unlabeled": str(unlabelled)}
-    return {
-        **distilled,
-        **plan.methods[cell.method],
-        **extra,
-        "teacher": str(out / RUNS / f"{cell.set}-teacher"),
-        "student": student.name,
-        "student_options": student.options,
-        "seed": cell.seed,
-    }
-
-
-def _find_student(plan: Plan, label: str) -> Student:
-    return next(student for student in plan.students if student.label == label)
+def _list_paths(cell: Cell, out: Path, unlabelled: Path | None) -> dict[str, str]:
+    """Return the places that a cell's run reads besides its data."""
+    if cell.kind != "student":
+        return {}
+    paths = {"teacher": out / RUNS / f"{cell.set}-teacher", "unlabeled": unlabelled}
+    return {name: str(path) for name, path in paths.items() if path is not None}
 
 
 def _describe(

@@ -11,12 +11,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from edgekd.atomic import write_json_atomic, write_text_atomic
+from edgekd.config import DistillConfig, FitConfig, TrainConfig
+from edgekd.config_reader import build_config
 from edgekd.errors import InputError, build_unknown_name_error
 from edgekd.specs import Spec
 
 PLAN_FILE = "plan.json"
 MAKEFILE = "Makefile"
 DEFAULT_METHOD = "default"
+PATHS = ("teacher", "unlabeled", "golden")  # places on the machine that runs a cell, no part of a result
 
 Values = dict[str, Any]
 # Parts of file names and of make's targets.
@@ -45,6 +48,8 @@ class Plan(Spec):
         distill: configuration of the students' runs beside.
         methods: name → what a method changes in ``distill``; the first one's runs train the controls too.
         longer: also train each control for twice the steps, to see whether the budget is long enough.
+        defaults: of ``train`` and ``distill`` when the plan was written, so that its cells stay alike when
+            they change; empty for those of the day of each run.
     """
 
     sets: tuple[Label, ...]
@@ -56,6 +61,7 @@ class Plan(Spec):
     distill: Values
     methods: dict[Label, Values] = Field(default_factory=lambda: {DEFAULT_METHOD: {}}, min_length=1)
     longer: bool = False
+    defaults: dict[Literal["train", "distill"], Values] = Field(default_factory=dict)
 
     @property
     def base_method(self) -> str:
@@ -105,6 +111,22 @@ def list_cells(plan: Plan) -> list[Cell]:
     return cells
 
 
+def list_choices(plan: Plan, cell: Cell) -> Values:
+    """Return what the plan says of a cell's configuration, without the places of data and teacher."""
+    if cell.kind == "teacher":
+        return {**plan.defaults.get("train", {}), **plan.common, **plan.teacher, "seed": cell.seed}
+    student = next(student for student in plan.students if student.label == cell.student)
+    distilled = {**plan.defaults.get("distill", {}), **plan.common, **plan.distill}
+    if cell.kind == "student":
+        network = {"student": student.name, "student_options": student.options}
+        return {**distilled, **plan.methods[cell.method], **network, "seed": cell.seed}
+    kept = {key: value for key, value in distilled.items() if key in TrainConfig.model_fields}
+    epochs = 2 * build_config(DistillConfig, distilled).count_epochs()
+    lr = distilled.get("lr", DistillConfig.model_fields["lr"].default)
+    network = {"model": student.name, "model_options": student.options}
+    return {**kept, **network, "epochs": epochs, "lr": lr, "select": "last", "seed": cell.seed}
+
+
 def find_cell(plan: Plan, name: str) -> Cell:
     """Return the cell of that name.
 
@@ -118,8 +140,14 @@ def find_cell(plan: Plan, name: str) -> Cell:
 
 
 def write_plan(plan: Plan, out: Path) -> None:
-    """Write ``plan.json`` and a makefile with a target for each cell's JSON file."""
+    """Write ``plan.json``, with today's defaults, and a makefile with a target for each cell's JSON file."""
     out.mkdir(parents=True, exist_ok=True)
+    kinds: tuple[tuple[Literal["train", "distill"], FitConfig], ...] = (
+        ("train", TrainConfig()),
+        ("distill", DistillConfig()),
+    )
+    defaults = {name: config.model_dump(mode="json", exclude=set(PATHS)) for name, config in kinds}
+    plan = plan.model_copy(update={"defaults": defaults})
     write_json_atomic(out / PLAN_FILE, plan.model_dump(mode="json"))
     write_text_atomic(out / MAKEFILE, format_makefile(plan))
 
@@ -146,6 +174,7 @@ def format_makefile(plan: Plan) -> str:
         "all: " + " ".join(f"{cell.name}.json" for cell in cells),
     ]
     for cell in cells:
-        needs = f" {cell.set}-teacher.json" if cell.kind == "student" else ""
+        # A control of twice the steps needs no teacher, but two cells must not make the same data at once.
+        needs = "" if cell.kind == "teacher" else f" {cell.set}-teacher.json"
         lines += ["", f"{cell.name}.json:{needs}", f"\t$(CELL) {cell.name}"]
     return "\n".join(lines) + "\n"

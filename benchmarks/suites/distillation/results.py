@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.benchmarks.suites.distillation.gains import Pair, build_pair
-from edgekd.benchmarks.suites.distillation.plan import Cell, Plan, list_cells
+from edgekd.benchmarks.suites.distillation.plan import Cell, Plan, list_cells, list_choices
 from edgekd.errors import InputError
 
 Scores = Mapping[str, float]
@@ -74,7 +74,7 @@ def read_results(plan: Plan, out: Path) -> Results:
     """Return the results below ``out``.
 
     Raises:
-        InputError: no cell has finished.
+        InputError: no cell has finished, or one was run by other choices than the plan's.
     """
     cells: dict[Cell, Mapping[str, Any]] = {}
     missing: list[str] = []
@@ -86,7 +86,32 @@ def read_results(plan: Plan, out: Path) -> Results:
             missing.append(cell.name)
     if not cells:
         raise InputError(f"no cell of the experiment in {out} has finished", action=f"run `make -C {out}`")
+    _check_choices(plan, cells)
     return Results(plan, cells, tuple(missing))
+
+
+def _check_choices(plan: Plan, cells: Mapping[Cell, Mapping[str, Any]]) -> None:
+    """Raise InputError for a cell that another plan has left in the folder.
+
+    An option that its run did not know yet is not compared.
+    """
+    for cell, content in cells.items():
+        config = content["config"]
+        for key, expected in json.loads(json.dumps(list_choices(plan, cell))).items():
+            if key in config and not _agree(config[key], expected):
+                raise InputError(
+                    f"the cell {cell.name} was run by another plan",
+                    received=f"{key} {config[key]}",
+                    expected=f"{key} {expected}",
+                    action="run it again without its file, or keep each plan's cells in a folder of its own",
+                )
+
+
+def _agree(found: Any, expected: Any) -> bool:
+    """Return whether a value is the expected one; of a table, as far as it is named."""
+    if isinstance(found, Mapping) and isinstance(expected, Mapping):
+        return all(key in found and _agree(found[key], value) for key, value in expected.items())
+    return found == expected
 
 
 def average(networks: Iterable[Mapping[str, Any]], split: str, metric: str) -> float:
