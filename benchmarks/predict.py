@@ -80,7 +80,7 @@ def run_prediction(
         MachineError: the target cannot run here, or no build can.
     """
     check_output_is_new(out)
-    images = list_images(source)
+    images = list_images(source, quiet=quiet)
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     choices, _ = choose_builds(opened, () if target is None else (target,), precision, device)
     shapes = (read_image(image).shape for image in images)

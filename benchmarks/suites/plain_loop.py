@@ -32,7 +32,6 @@ from edgekd.distill import load_trained_model
 from edgekd.models import build_model
 
 WORKERS = 2
-TEMPERATURE = 2.0
 
 
 class Frames(Dataset[tuple[Tensor, Tensor]]):
@@ -65,19 +64,32 @@ class Frames(Dataset[tuple[Tensor, Tensor]]):
         return torch.from_numpy((pixels - 0.5) / 0.25).unsqueeze(0), truth
 
 
-def compute_loss(logits: Tensor, truths: Tensor, teacher_logits: Tensor | None) -> Tensor:
-    """Return cross-entropy plus soft Dice of the first frames, which have a truth, plus KL to the teacher."""
+def compute_loss(logits: Tensor, truths: Tensor, answers: Tensor | None) -> Tensor:
+    """Return cross-entropy plus soft Dice of the first frames, which have a truth, plus those to the teacher.
+
+    Args:
+        logits: (N, 2, h, w).
+        truths: (n, h, w) of the first n frames.
+        answers: (N, 2, h, w), the teacher's probabilities.
+    """
     labelled = logits[: len(truths)]
-    foreground = labelled.softmax(1)[:, 1]
-    overlap = (foreground * truths).sum()
-    dice = 1 - (2 * overlap + 1) / (foreground.sum() + truths.sum() + 1)
-    loss = functional.cross_entropy(labelled, truths) + dice
-    if teacher_logits is not None:
-        divergence = functional.kl_div(
-            (logits / TEMPERATURE).log_softmax(1), (teacher_logits / TEMPERATURE).softmax(1), reduction="none"
-        )
-        loss = loss + TEMPERATURE**2 * divergence.sum(1).mean()
+    loss = functional.cross_entropy(labelled, truths) + soft_dice(labelled.softmax(1)[:, 1], truths)
+    if answers is not None:
+        divergence = functional.kl_div(logits.log_softmax(1), answers, reduction="none").sum(1).mean()
+        loss = loss + divergence + soft_dice(logits.softmax(1)[:, 1], answers[:, 1])
     return loss
+
+
+def soft_dice(foreground: Tensor, other: Tensor) -> Tensor:
+    """Return 1 - the Dice score of two soft masks."""
+    return 1 - (2 * (foreground * other).sum() + 1) / (foreground.sum() + other.sum() + 1)
+
+
+def ask(teacher: nn.Module, images: Tensor) -> Tensor:
+    """Return the teacher's probabilities, mean of the images' and their mirror images'."""
+    with torch.no_grad():
+        mirrored = teacher(images.flip(-1)).softmax(1).flip(-1)
+        return (teacher(images).softmax(1) + mirrored) / 2
 
 
 def mix(images: Tensor) -> Tensor:
@@ -132,8 +144,8 @@ def run_epoch(
         answer = None
         if teacher is not None:
             images = torch.cat([images, mix(images)])
-            with parts.time("teacher"), torch.no_grad():
-                answer = teacher(images)
+            with parts.time("teacher"):
+                answer = ask(teacher, images)
         with parts.time("student and losses"):
             optimizer.zero_grad()
             loss = compute_loss(student(images), truths, answer)

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekd.console import print_notice
+from edgekd.data.layouts import leave_masks_out
 from edgekd.data.loading import hash_pixels, read_frame
 from edgekd.data.readers import IMAGE_SUFFIXES
 from edgekd.errors import InputError
@@ -33,8 +35,12 @@ class LoadedFrames:
     pixels_sha256: tuple[str, ...]
 
 
-def list_images(source: Path) -> list[Path]:
-    """Return an image, or the images of a folder by name.
+def list_images(source: Path, *, quiet: bool = False) -> list[Path]:
+    """Return an image, or the images of a folder by name, without masks that lie beside them as in BUSI.
+
+    Args:
+        source: image file or folder.
+        quiet: do not say that masks were left out.
 
     Raises:
         InputError: nothing there, or no image in the folder.
@@ -54,7 +60,11 @@ def list_images(source: Path) -> list[Path]:
             if (source / "images").is_dir()
             else "name a folder with images in it",
         )
-    return images
+    frames = leave_masks_out(images)
+    if len(frames) < len(images):
+        masks = f"{len(images) - len(frames)} masks beside their images (NAME_mask)"
+        print_notice(f"{source}: {masks} are no frames and are left out", quiet=quiet)
+    return frames
 
 
 def load_frames(paths: Sequence[Path], spec: PreprocessSpec, *, quiet: bool = False) -> LoadedFrames:

@@ -68,6 +68,18 @@ def scan_dataset(path: Path) -> Scan:
     return scan
 
 
+def leave_masks_out(pictures: Iterable[Path]) -> list[Path]:
+    """Return the pictures without those that are called as masks of another one, NAME_mask beside NAME."""
+    listed = list(pictures)
+    stems = {(picture.parent, picture.stem) for picture in listed}
+    matches = [(picture, _BUSI_MASK.fullmatch(picture.stem)) for picture in listed]
+    return [
+        picture
+        for picture, match in matches
+        if match is None or (picture.parent, match["image"]) not in stems
+    ]
+
+
 def _is_hidden(file: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in file.relative_to(root).parts)
 

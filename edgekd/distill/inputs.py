@@ -20,7 +20,7 @@ from edgekd.data import (
     load_frames,
 )
 from edgekd.distill.golden import FramesWithTruths, read_golden_cases
-from edgekd.errors import UsageError
+from edgekd.errors import InputError, UsageError
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,9 @@ def load_inputs(data: Path, config: FitConfig, *, quiet: bool = False) -> Inputs
     folder = config.unlabeled if isinstance(config, DistillConfig) else None
     if folder is not None:
         # By content, for the same reason: these have no name that counts.
-        unlabelled = load_frames(sorted(list_images(Path(folder)), key=hash_image), spec, quiet=quiet)
+        unlabelled = load_frames(
+            sorted(list_images(Path(folder), quiet=quiet), key=hash_image), spec, quiet=quiet
+        )
         sha256["unlabelled"] = hashlib.sha256("".join(unlabelled.sha256).encode()).hexdigest()
     golden = None
     if isinstance(config, DistillConfig) and config.golden is not None:
@@ -75,6 +77,17 @@ def load_inputs(data: Path, config: FitConfig, *, quiet: bool = False) -> Inputs
         sha256=sha256,
         cases_sha256={name: tuple(hash_cases([case]) for case in cases) for name, cases in parts.items()},
     )
+
+
+def check_can_choose(val: LoadedCases) -> None:
+    """Raise InputError where no validation case shows a foreground: no epoch has a Dice to be chosen by."""
+    if not val.truths.any():
+        raise InputError(
+            "the best weights cannot be chosen by the validation split",
+            received=f"{len(val.truths)} cases, all of them background",
+            expected="a case with a foreground",
+            action="give it one by larger split.fractions, another split.salt or a column split",
+        )
 
 
 def _check_not_judged(frames: LoadedFrames, splits: Mapping[str, LoadedCases], folder: str) -> None:

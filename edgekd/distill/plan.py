@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgekd.config import DistillConfig
 from edgekd.distill.idle_options import refuse_idle_options
-from edgekd.distill.inputs import Inputs
+from edgekd.distill.inputs import Inputs, check_can_choose
 from edgekd.distill.objective import check_terms, parse_terms
 from edgekd.distill.ready import ReadyTeacher, find_ready_teachers
 from edgekd.distill.session import describe_network
@@ -51,9 +51,15 @@ class Plan:
         return {**kept, **self.teacher_terms}
 
     def check_inputs(self, inputs: Inputs) -> None:
-        """Raise UsageError where a ready teacher has learned from what judges the student."""
+        """Raise UsageError where a ready teacher has learned from what judges the student.
+
+        Raises:
+            InputError: the best epoch of a network is wanted, and the validation split cannot tell it.
+        """
         for one in self.ready:
             one.check_not_leaked(inputs)
+        if not self.ready or self.config.select == "best":
+            check_can_choose(inputs.splits["val"])
 
 
 def make_plan(config: DistillConfig, control: bool, cache: Path | None = None) -> Plan:

@@ -9,6 +9,7 @@ from edgekd.config import TrainConfig
 from edgekd.distill.checkpoints import load_learner
 from edgekd.distill.devices import explain_lost_process
 from edgekd.distill.finish import build_run_record, describe_trained, pack_weights
+from edgekd.distill.inputs import Inputs, check_can_choose
 from edgekd.distill.learner import load_weights
 from edgekd.distill.loop import Phase
 from edgekd.distill.objective import parse_terms
@@ -38,7 +39,14 @@ def train(
     """
     terms = parse_terms(config.truth_losses, needs_teacher=False)
     model = describe_network(config.model, config.model_options, config)
-    session = open_session(config, data, out, {"kind": "train"}, resume=resume, quiet=quiet)
+
+    def check_inputs(inputs: Inputs) -> None:
+        if config.select == "best":
+            check_can_choose(inputs.splits["val"])
+
+    session = open_session(
+        config, data, out, {"kind": "train"}, resume=resume, quiet=quiet, check_inputs=check_inputs
+    )
     if session is not None:
         with explain_lost_process(session.fabric):
             _train(session, config, terms, model)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgekd.data import find_cases
+from edgekd.data import find_cases, list_images
 from edgekd.data.layouts import scan_dataset
 from edgekd.errors import InputError
 
@@ -185,6 +185,27 @@ def test_broken_tables_are_explained(tmp_path: Path, content: bytes, message: st
     (tmp_path / "manifest.csv").write_bytes(content)
     with pytest.raises(InputError, match=message):
         find_cases(tmp_path)
+
+
+def test_images_that_lie_too_deep_are_a_problem(make_folder: Callable[..., Path]) -> None:
+    root = make_folder()
+    _save(root / "images/second/b.png")
+    _save(root / "masks/second/b.png")
+    problems = [(problem.kind, problem.case) for problem in scan_dataset(root).problems]
+    assert problems == [
+        ("image in a folder within", "images/second/b.png"),
+        ("image in a folder within", "masks/second/b.png"),
+    ]
+
+
+def test_masks_beside_their_images_are_no_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("x (1)", "x (1)_mask", "x (1)_mask_1", "lone_mask"):
+        _save(tmp_path / f"{name}.png")
+    assert [path.stem for path in list_images(tmp_path)] == ["lone_mask", "x (1)"]
+    assert "2 masks beside their images" in capsys.readouterr().err
+    list_images(tmp_path, quiet=True)
+    assert capsys.readouterr().err == ""
+    assert list_images(tmp_path / "x (1)_mask.png") == [tmp_path / "x (1)_mask.png"]
 
 
 def test_other_files_beside_the_images_are_ignored_aloud(make_folder: Callable[..., Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 from disc_runs import build_distill_config, build_train_config, write_discs
+from PIL import Image
 
 from edgekd.bundle import Bundle, load_recording, read_golden
 from edgekd.data import LoadedCases
@@ -198,6 +200,20 @@ def test_bad_choices_are_refused_before_anything_is_written(
     with pytest.raises(UsageError, match=message):
         distill(build_distill_config(**changes), discs, tmp_path / "out", quiet=True)
     assert not (tmp_path / "out").exists()
+
+
+def test_no_best_weights_are_chosen_by_a_split_of_background(discs: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(discs, data)
+    for mask in (data / "masks").glob("val*.png"):
+        Image.fromarray(np.zeros((40, 36), np.uint8)).save(mask)
+    with pytest.raises(InputError, match="received 3 cases, all of them background"):
+        distill(build_distill_config(), data, tmp_path / "run", quiet=True)
+    with pytest.raises(InputError, match="all of them background"):
+        train(build_train_config(), data, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+    last = train(build_train_config(select="last", epochs=1), data, tmp_path / "run", quiet=True)
+    assert last.record.networks["model"].val["dice"] is None
 
 
 def test_a_loss_that_is_not_finite_names_learner_and_step(discs: Path, tmp_path: Path) -> None:

@@ -77,3 +77,9 @@ def test_an_uneven_share_is_refused() -> None:
     check_shares(100, 8, 4)
     with pytest.raises(UsageError, match="--batch-size 6"):
         check_shares(100, 8, 3)
+    with pytest.raises(UsageError, match="--batch-size 4"):
+        check_shares(5, 8, 4)
+    with pytest.raises(UsageError, match="at most 3 processes"):
+        check_shares(3, 8, 4)
+    with pytest.raises(UsageError, match="--batch-size 4"):
+        check_shares(100, 2, 4)

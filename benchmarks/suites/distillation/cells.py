@@ -40,7 +40,7 @@ def run_cell(plan: Plan, cell: Cell, out: Path, *, threads: int = 1) -> Path:
         threads: of torch; one a process is fastest where several cells run side by side.
     """
     torch.set_num_threads(threads)
-    data, unlabelled = _find_data(plan, cell, out)
+    data, unlabelled = find_data(plan, cell, out)
     folder = out / RUNS / cell.name
     resume = folder.is_dir()
     choices = list_choices(plan, cell) | _list_paths(cell, out, unlabelled)
@@ -60,7 +60,8 @@ def run_cell(plan: Plan, cell: Cell, out: Path, *, threads: int = 1) -> Path:
     return path
 
 
-def _find_data(plan: Plan, cell: Cell, out: Path) -> tuple[Path, Path | None]:
+def find_data(plan: Plan, cell: Cell, out: Path) -> tuple[Path, Path | None]:
+    """Return a cell's data set, made where it is not there yet, and the folder of frames without masks."""
     full = locate_set(cell.set, out)
     if plan.mask_part == 1:
         return full, None

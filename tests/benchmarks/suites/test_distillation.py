@@ -17,7 +17,7 @@ pytest.importorskip("lightning_fabric", reason="training needs lightning-fabric 
 pytest.importorskip("monai", reason="the teachers are MONAI's (extra train)")
 
 from edgekd.benchmarks.suites.distillation.__main__ import app
-from edgekd.benchmarks.suites.distillation.cells import run_cell
+from edgekd.benchmarks.suites.distillation.cells import find_data, run_cell
 from edgekd.benchmarks.suites.distillation.experiments import build_experiments
 from edgekd.benchmarks.suites.distillation.gains import Gain
 from edgekd.benchmarks.suites.distillation.plan import (
@@ -26,14 +26,18 @@ from edgekd.benchmarks.suites.distillation.plan import (
     find_cell,
     format_makefile,
     list_cells,
+    list_choices,
     read_plan,
     write_plan,
 )
 from edgekd.benchmarks.suites.distillation.report import describe_verdict, write_report
 from edgekd.benchmarks.suites.distillation.results import read_results
 from edgekd.benchmarks.suites.distillation.sets import keep_masks, locate_set
+from edgekd.config import DistillConfig, TrainConfig
+from edgekd.config_reader import build_config
 from edgekd.data import find_cases, write_phantom
 from edgekd.distill import golden
+from edgekd.distill.plan import make_plan
 from edgekd.errors import InputError, UsageError
 
 STUDENT = Student(label="tiny", name="unet-narrow", options={"width": 2})
@@ -56,6 +60,31 @@ def test_every_experiment_is_valid_and_a_cell_is_named_once() -> None:
         names = [cell.name for cell in list_cells(plan)]
         assert len(set(names)) == len(names)
         assert all(find_cell(plan, name).name == name for name in names)
+        for cell in list_cells(plan):
+            choices = list_choices(plan, cell)
+            if cell.kind == "student":
+                make_plan(build_config(DistillConfig, choices), control=False)
+            else:
+                build_config(TrainConfig, choices)
+
+
+def test_a_plan_keeps_the_defaults_of_its_day(tmp_path: Path) -> None:
+    write_plan(build_plan(), tmp_path)
+    plan = read_plan(tmp_path)
+    plan.defaults["distill"]["temperature"] = 7.5  # as if it had been the default then
+    teacher, student = list_cells(plan)
+    assert list_choices(plan, student)["temperature"] == 7.5
+    assert list_choices(plan, student)["epochs"] == 1
+    assert list_choices(plan, teacher)["lr"] == TrainConfig().lr
+
+
+def test_a_part_of_the_masks_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    plan = build_plan(mask_part=0.5)
+    teacher = list_cells(plan)[0]
+    write_phantom(tmp_path / "data" / "phantom", 24, 0, quiet=True)
+    kept, frames = find_data(plan, teacher, tmp_path)
+    assert frames is not None and len(find_cases(kept).cases) + len(list(frames.iterdir())) == 24
+    assert len(find_cases(find_data(build_plan(), teacher, tmp_path)[0]).cases) == 24
 
 
 def test_an_experiment_of_other_sets_and_fewer_masks(tmp_path: Path) -> None:
@@ -81,14 +110,14 @@ def test_an_experiment_of_other_sets_and_fewer_masks(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, ["plan", str(tmp_path), "--set", "../x"]).exit_code == 1
 
 
-def test_students_wait_for_their_teacher_and_nothing_else() -> None:
+def test_all_wait_for_the_teacher_who_makes_the_data() -> None:
     text = format_makefile(build_plan(methods={"default": {}, "other": {"losses": "cwd:1"}}, longer=True))
     needs = dict(re.findall(r"^(\S+\.json):(.*)$", text, re.MULTILINE))
     assert needs == {
         "phantom-teacher.json": "",
         "phantom-tiny-s0-default.json": " phantom-teacher.json",
         "phantom-tiny-s0-other.json": " phantom-teacher.json",
-        "phantom-tiny-s0-longer.json": "",
+        "phantom-tiny-s0-longer.json": " phantom-teacher.json",
     }
 
 
@@ -106,7 +135,8 @@ def test_from_plan_to_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     write_phantom(tmp_path / "data" / "phantom", 24, 0, quiet=True)
     plan = build_plan(methods={"default": {}, "cwd": {"losses": "cwd:1"}}, longer=True)
     write_plan(plan, tmp_path)
-    assert read_plan(tmp_path) == plan
+    assert read_plan(tmp_path).model_copy(update={"defaults": {}}) == plan
+    plan = read_plan(tmp_path)
     with pytest.raises(InputError, match="no cell"):
         read_results(plan, tmp_path)
     for cell in list_cells(plan):
@@ -134,6 +164,9 @@ def test_from_plan_to_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert (tmp_path / "gains.png").stat().st_size > 10_000
     gains = json.loads((tmp_path / "gains.json").read_text())
     assert gains["mean"]["dice"]["low"] <= gains["mean"]["dice"]["delta"] <= gains["mean"]["dice"]["high"]
+    others = build_plan(common={"image_size": 64, "accelerator": "cpu"})
+    with pytest.raises(InputError, match=r"phantom-teacher was run by another plan.*image_size 32.*64"):
+        read_results(others, tmp_path)
     # A finished cell is not trained again.
     before = (tmp_path / "runs/phantom-teacher/model.safetensors").stat().st_mtime_ns
     run_cell(plan, list_cells(plan)[0], tmp_path)
