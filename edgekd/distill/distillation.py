@@ -212,8 +212,8 @@ class _Distillation:
     def _estimate_gain(self, student: Learner, control: Learner) -> dict[str, Any]:
         config = self._session.config
         cases = self._session.inputs.splits["test"]
-        networks = (copy_to_cpu(one.network) for one in (student, control))
-        return estimate_gain(*networks, cases, config.classes.count, config.seed)
+        ours, plain = copy_to_cpu(student.network), copy_to_cpu(control.network)
+        return estimate_gain(ours, plain, cases, config.classes.count, config.seed)
 
     def _choose(self, learner: Learner, file: str) -> NetworkResult:
         weights, epoch = learner.pick_weights(self._plan.config.select)
