@@ -188,7 +188,7 @@ class _Series:
             return [Skipped(name, "interrupted before it was measured") for name in missing]
         first, *others = missing
         return [
-            Skipped(first, f"failed: {self.fault}"),
+            Skipped(first, f"failed: {self.fault}", is_obstacle=True),
             *(Skipped(name, f"not reached after {first} failed") for name in others),
         ]
 

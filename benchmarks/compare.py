@@ -178,6 +178,9 @@ def _judge(
     limits: Limits,
 ) -> Verdict:
     build, quantity, unit = key
+    if unit == "verdict" and before.value and after.value is None and build in column.stopped:
+        # It passed, and now it does not even run.
+        return "worse"
     if unit == "score" and not _have_same_data(first, column):
         return "not judged"
     if unit in ("ms", "1/s", "mJ", "rate") and find_device(first) != find_device(column):
@@ -238,7 +241,7 @@ def _find_other_conditions(first: Column, column: Column) -> Iterator[str]:
 def _format_cell(row: Mapping[str, Any], at: int) -> str:
     value, ratio, verdict = row["values"][at], row["ratios"][at], row["verdicts"][at]
     if value is None:
-        return "–"
+        return "did not run worse" if verdict == "worse" else "–"
     shown = _format_value(value, row["unit"]) + ("" if ratio is None else f" ({ratio:.2f})")
     return f"{shown} {verdict}" if verdict in ("worse", "better") else shown
 

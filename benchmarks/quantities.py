@@ -66,6 +66,12 @@ class Column:
         """Names of the builds it has."""
         return {build for build, _, _ in self.quantities}
 
+    @property
+    def stopped(self) -> set[str]:
+        """Names of the builds that could not run, and were not left out by choice."""
+        listed = [one for _, content in self.contents for one in content.get("skipped", ())]
+        return {str(one["name"]) for one in listed if one.get("is_obstacle")}
+
     def collect(self, *keys: str) -> frozenset[str]:
         """Return the values of these keys in all files."""
         return frozenset(

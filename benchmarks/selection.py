@@ -82,11 +82,13 @@ class Skipped:
         name: of the build.
         reason: why.
         status: ``skipped``; or ``built, not run`` where nothing ever ran this build on any machine.
+        is_obstacle: it cannot run here; else a choice of the user left it out.
     """
 
     name: str
     reason: str
     status: str = "skipped"
+    is_obstacle: bool = False
 
 
 def choose_builds(
@@ -181,11 +183,6 @@ def _choose_all(
     return choices, skipped
 
 
-def _fits_device(target: str, built_for: str, asked: str | None) -> bool:
-    # OpenVINO's IR is compiled on loading, for whatever device is there; the others are made for one.
-    return asked is None or target == "openvino" or built_for.lower() == asked.lower()
-
-
 @dataclasses.dataclass(frozen=True)
 class _Left:
     """A build that is left out: it cannot run (``is_obstacle``), or another is run in its place."""
@@ -204,7 +201,7 @@ class _Left:
 
     def skip(self) -> Skipped:
         never = self.is_obstacle and self.build.record.status == "built, not run"
-        return Skipped(self.name, self.reason, "built, not run" if never else "skipped")
+        return Skipped(self.name, self.reason, "built, not run" if never else "skipped", self.is_obstacle)
 
 
 def _divide(
@@ -220,8 +217,6 @@ def _divide(
             left.append(_Left(build, f"{taken.name} is taken for the device asked for, {device}", False))
         elif reason is not None:
             left.append(_Left(build, reason, True))
-        elif not _fits_device(build.record.target, build.record.device, device):
-            left.append(_Left(build, f"not made for the device asked for, {device}", False))
         else:
             choices.append(_build_choice(build.name, build.record, device))
     return choices, left

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekd.extras import explain_installing
+
 GIB = 1 << 30
 PROCESSOR_FLAGS = {
     "avx2": "AVX2",
@@ -88,7 +90,7 @@ def _probe_package(
     describe: Callable[[], str] | None,
     extra: str,
 ) -> Capability:
-    remedy = f'pip install "edgekd[{extra}]"'
+    remedy = explain_installing(extra)
     shown: list[str] = []
     for distribution in distributions:
         found = _find_distribution(distribution)

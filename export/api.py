@@ -195,8 +195,11 @@ class _Request:
             )
             facts = {**fields.pop("facts"), **found, "notices": [*found.get("notices", ()), *notices]}
             with draft_build(self._bundle, **fields, files=files, facts=facts) as draft:
-                install = install_checked if find_obstacle(draft) is None else install_build
-                return install(self._bundle, draft)
+                obstacle = find_obstacle(draft)
+                if obstacle is None:
+                    return install_checked(self._bundle, draft)
+                notices = [*facts["notices"], f"built, not run here: {obstacle}"]
+                return install_build(self._bundle, draft, facts={**facts, "notices": notices})
 
     @contextlib.contextmanager
     def _open_engine_graph(self, target: str, precision: str) -> Iterator[tuple[Path, dict[str, Any]]]:

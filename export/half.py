@@ -16,7 +16,7 @@ from onnx import TensorProto, numpy_helper
 
 from edgekd.errors import GateFailure
 from edgekd.export.half_writer import HalfWriter, list_float_tensors
-from edgekd.export.running import run_graph
+from edgekd.export.running import run_batches
 
 # A factor of two below the largest half, for frames that nobody has seen yet.
 LARGEST_SAFE = 65504.0 / 2
@@ -78,7 +78,8 @@ def _find_large(core: onnx.ModelProto, tensors: NDArray[np.float32]) -> frozense
     # No number at all in float32 is no matter of half precision; the comparison is false for it.
     large = {
         name
-        for name, values in zip(computed, run_graph(core, tensors, computed), strict=True)
+        for batch in run_batches(core, tensors, computed)
+        for name, values in zip(computed, batch, strict=True)
         if np.abs(values).max() > LARGEST_SAFE
     }
     large |= {
@@ -96,10 +97,10 @@ def _find_no_numbers(
     """Return the first nodes in the graph's order whose result is no number, one branch each."""
     kinds = list_float_tensors(core)
     nodes = [node for node in core.graph.node if node.output[0] in kinds]
-    results = run_graph(simulation, tensors, [node.output[0] for node in nodes])
     bad = {
         node.output[0]: node
-        for node, values in zip(nodes, results, strict=True)
+        for batch in run_batches(simulation, tensors, [node.output[0] for node in nodes])
+        for node, values in zip(nodes, batch, strict=True)
         if not np.isfinite(values).all()
     }
     return frozenset(node.name for node in bad.values() if not set(node.input) & set(bad))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,15 @@ BATCH = 16
 def run_graph(
     model: onnx.ModelProto, tensors: NDArray[Any], outputs: Sequence[str] = (), *, optimise: bool = False
 ) -> list[NDArray[Any]]:
-    """Return tensors of a graph for all images.
+    """Return tensors of a graph for all images; see `run_batches`."""
+    batches = run_batches(model, tensors, outputs, optimise=optimise)
+    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+
+
+def run_batches(
+    model: onnx.ModelProto, tensors: NDArray[Any], outputs: Sequence[str] = (), *, optimise: bool = False
+) -> Iterator[list[NDArray[Any]]]:
+    """Yield tensors of a graph, a batch of images at a time: all of a network's may fill the memory.
 
     Args:
         model: a graph with one input, whose batch is free.
@@ -40,10 +48,8 @@ def run_graph(
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(shown.SerializeToString(), options, ["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    batches = [
-        session.run(wanted, {name: tensors[start : start + BATCH]}) for start in range(0, len(tensors), BATCH)
-    ]
-    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+    for start in range(0, len(tensors), BATCH):
+        yield session.run(wanted, {name: tensors[start : start + BATCH]})
 
 
 def make_runner(model: onnx.ModelProto) -> Callable[[NDArray[Any]], NDArray[Any]]:

@@ -17,7 +17,7 @@ from edgekd.export.tensorrt_network import parse_network
 from edgekd.export.tensorrt_options import TensorRtOptions
 from edgekd.preprocess.device import CudaDevice, find_device
 from edgekd.progress import Progress
-from edgekd.runtime.tensorrt_library import PACKAGES, import_library, list_architectures
+from edgekd.runtime.tensorrt_library import AMPERE, PACKAGES, import_library, list_architectures
 
 TIMING_CACHE_FILE = "timing.cache"
 # TensorRT-RTX builds for Turing only where it is named.
@@ -58,7 +58,7 @@ def build_tensorrt(
     architectures = choose_architectures(library, target, device, sm)
     parsed = parse_network(library, graph)
     spec = bundle.manifest.preprocess
-    kernels = compile_kernels(spec, architectures, half=parsed.half)
+    kernels = compile_kernels(spec, list_kernel_architectures(architectures, options), half=parsed.half)
     kernels = describe_traffic(kernels, spec, read_golden(bundle).frames[0].shape)
     timing_cache = _find_timing_cache(bundle, target, precision) if device is not None else None
     engine = build_engine(
@@ -114,6 +114,12 @@ def pick_library(target: str) -> tuple[str, Any, CudaDevice | None, list[str]]:
         raise missing from error
     notice = f"TensorRT cannot build here ({missing.what}): this engine is made by TensorRT-RTX, for RTX GPUs"
     return "tensorrt-rtx", library, None, [notice]
+
+
+def list_kernel_architectures(architectures: Sequence[int], options: TensorRtOptions | None) -> list[int]:
+    """Return the GPUs to compile the preprocessing for; PTX of the first serves all others."""
+    is_for_all = options is not None and options.hardware_compatible == "ampere+"
+    return sorted({*architectures, AMPERE}) if is_for_all else list(architectures)
 
 
 def choose_architectures(

@@ -12,7 +12,7 @@ from edgekd.export.source_graphs import ENGINE_FILE
 from edgekd.export.tensorrt_inspector import inspect_engine, read_inspected_layers
 from edgekd.export.tensorrt_network import ParsedNetwork, check_precision, read_network_layers
 from edgekd.export.tensorrt_options import BatchProfile, TensorRtOptions, apply_options, choose_profile
-from edgekd.export.tensorrt_progress import create_monitor
+from edgekd.export.tensorrt_progress import create_monitor, hold_interrupts
 from edgekd.progress import Progress
 from edgekd.runtime.precision import Layer
 from edgekd.runtime.tensorrt_library import PACKAGES, describe_platform
@@ -84,7 +84,8 @@ def build_engine(
     else:
         cache = _use_timing_cache(config, timing_cache)
     plan = _run_builder(parsed, config, target, progress or Progress(quiet=True))
-    details = inspect_engine(library, plan) if inspect else None
+    host_code = options.version_compatible
+    details = inspect_engine(library, plan, host_code=host_code) if inspect else None
     if details is not None:
         precision_facts = _check_inspected(details, layers, precision)
     facts = {
@@ -168,7 +169,8 @@ def _use_timing_cache(config: Any, content: bytes | None) -> Any:
 def _run_builder(parsed: ParsedNetwork, config: Any, target: str, progress: Progress) -> bytes:
     monitor = create_monitor(parsed.library, progress)
     config.progress_monitor = monitor
-    plan = parsed.builder.build_serialized_network(parsed.network, config)
+    with hold_interrupts(monitor):
+        plan = parsed.builder.build_serialized_network(parsed.network, config)
     if monitor.interrupted:
         raise KeyboardInterrupt
     if plan is None:

@@ -22,14 +22,21 @@ _TYPES = (
 )
 
 
-def inspect_engine(library: Any, plan: bytes) -> str:
+def inspect_engine(library: Any, plan: bytes, *, host_code: bool) -> str:
     """Return the inspector's JSON text on a plan, deserialised here.
+
+    Args:
+        library: ``tensorrt`` or ``tensorrt_rtx``.
+        plan: an engine of this library.
+        host_code: the plan is version compatible: it brings the lean runtime, which is code.
 
     Raises:
         EdgeKDError: the plan cannot be loaded on this machine; the message carries the library's log.
     """
     log = MessageLog(library)
     runtime = library.Runtime(log.logger)
+    if host_code:
+        runtime.engine_host_code_allowed = True
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise EdgeKDError("the engine just built cannot be loaded here", received=log.format_errors())

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 from edgekd.progress import Progress
@@ -10,8 +14,7 @@ from edgekd.progress import Progress
 def create_monitor(library: Any, progress: Progress) -> Any:
     """Return an ``IProgressMonitor`` that draws one bar for each outermost phase, inner phases as its note.
 
-    Its attribute ``interrupted`` is set by Ctrl-C, which stops the build at its next step: an exception must
-    not travel through the library.
+    Where its attribute ``interrupted`` is set the build stops at its next step.
 
     Args:
         library: ``tensorrt`` or ``tensorrt_rtx``.
@@ -34,12 +37,9 @@ def create_monitor(library: Any, progress: Progress) -> Any:
                     progress.advance(bar, 0, note=phase)
 
         def step_complete(self, phase: str, step: int) -> bool:
-            try:
-                if phase in self.bars:
-                    self.left[phase] -= 1
-                    progress.advance(self.bars[phase])
-            except KeyboardInterrupt:
-                self.interrupted = True
+            if phase in self.bars:
+                self.left[phase] -= 1
+                progress.advance(self.bars[phase])
             return not self.interrupted
 
         def phase_finish(self, phase: str) -> None:
@@ -48,3 +48,21 @@ def create_monitor(library: Any, progress: Progress) -> Any:
                 progress.advance(self.bars.pop(phase), self.left.pop(phase), note="")
 
     return Monitor()
+
+
+@contextlib.contextmanager
+def hold_interrupts(monitor: Any) -> Iterator[None]:
+    """Let Ctrl-C mark the monitor instead of raising: the library swallows what its callbacks raise."""
+    if threading.current_thread() is not threading.main_thread():
+        # Signals are handled in the main thread alone.
+        yield
+        return
+
+    def mark(*_: object) -> None:
+        monitor.interrupted = True
+
+    before = signal.signal(signal.SIGINT, mark)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

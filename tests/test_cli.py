@@ -136,6 +136,14 @@ def test_doctor_knows_onnxruntime_by_its_gpu_wheel(loads: bool, monkeypatch: pyt
     assert found.remedy == (None if loads else "pip install --force-reinstall onnxruntime-gpu")
 
 
+def test_doctor_advises_no_empty_extra_on_a_jetson(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    monkeypatch.setattr("edgekd.doctor._find_distribution", lambda _: None)
+    remedies = {one.name: one.remedy for one in examine_machine()}
+    assert "python3-libnvinfer" in str(remedies["TensorRT"])
+    assert remedies["ONNX Runtime"] == 'pip install "edgekd[onnx]"'
+
+
 def test_doctor_does_not_take_a_package_for_its_driver_module(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -142,11 +142,13 @@ def _swap_folders(ready: Path, final: Path) -> None:
         return
     aside = Path(tempfile.mkdtemp(prefix=f".{final.name}.old.", dir=final.parent))
     try:
-        os.rename(final, aside / final.name)
         try:
+            os.rename(final, aside / final.name)
             os.rename(ready, final)
-        except OSError:
-            os.rename(aside / final.name, final)
+        except BaseException:
+            # Ctrl-C too, wherever it came between the two.
+            if not final.exists() and (aside / final.name).exists():
+                os.rename(aside / final.name, final)
             raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)

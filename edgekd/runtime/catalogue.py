@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import platform
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgekd.bundle import Build, Bundle, check_precision, list_builds
 from edgekd.errors import MachineError, UsageError, build_unknown_name_error
+from edgekd.extras import explain_installing
 from edgekd.runtime.base import LoadRequest, Segmenter
 
 
@@ -37,12 +37,6 @@ ENGINES: dict[str, Entry] = {
     "tensorrt-rtx": Entry("edgekd.runtime.tensorrt:TensorRtEngine", "tensorrt_rtx", "tensorrt-rtx", "GPU"),
     "null": Entry("edgekd.runtime.null:NullEngine", None, None, "CPU"),
     "scripted": Entry("edgekd.runtime.scripted:ScriptedEngine", None, None, "CPU"),
-}
-
-_ON_AARCH64 = {
-    "tensorrt": "JetPack brings it: sudo apt-get install python3-libnvinfer, and an environment made with "
-    "--system-site-packages, see docs/jetson.md",
-    "tensorrt_rtx": "there is none for aarch64: edgekd export BUNDLE --target tensorrt",
 }
 
 
@@ -147,16 +141,9 @@ def find_obstacle(build: Build, device: str | None = None) -> str | None:
 
 
 def _explain_missing_package(entry: Entry) -> str | None:
-    if entry.package is None or _is_installed(entry.package):
+    if entry.package is None or entry.extra is None or _is_installed(entry.package):
         return None
-    return f"the package {entry.package} is not installed ({_explain_installing(entry)})"
-
-
-def _explain_installing(entry: Entry) -> str:
-    # Both extras are empty on aarch64.
-    if entry.package in _ON_AARCH64 and platform.machine() == "aarch64":
-        return _ON_AARCH64[entry.package]
-    return f'pip install "edgekd[{entry.extra}]"'
+    return f"the package {entry.package} is not installed ({explain_installing(entry.extra)})"
 
 
 def _is_installed(package: str) -> bool:

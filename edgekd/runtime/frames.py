@@ -59,7 +59,9 @@ class FramePacker:
         return batches
 
     def _is_ready(self, pixels: npt.NDArray[Any], frame_rank: int) -> bool:
-        return pixels.flags.c_contiguous and (frame_rank == 3) == (self._spec.color == "rgb")
+        # What is read-only OpenVINO would copy, into new memory each time.
+        as_it_lies = pixels.flags.c_contiguous and pixels.flags.writeable
+        return as_it_lies and (frame_rank == 3) == (self._spec.color == "rgb")
 
     def _add_channel(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return pixels if self._spec.color == "rgb" else pixels[..., None]

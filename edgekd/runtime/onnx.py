@@ -56,7 +56,7 @@ class OnnxEngine:
         check_build_record(build, request.bundle)
         check_provider(build, self._provider, list_providers(request.precision))
         check_onnx_format(build, f"ONNX Runtime {onnxruntime.__version__}", _find_unread)
-        self._session: Any = self._start(build, request.threads)
+        self._session: Any = self._start(build, request)
         used = self._session.get_providers()
         if used[0] != self._provider:
             raise MachineError(
@@ -130,17 +130,19 @@ class OnnxEngine:
             )
         return f"every convolution and product by {self._provider}"
 
-    def _start(self, build: Build, threads: int | None) -> Any:
-        options = _build_options(threads)
+    def _start(self, build: Build, request: LoadRequest) -> Any:
+        options = _build_options(request.threads)
         if self._provider != _PROVIDERS["CPU"]:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         try:
             return _import_onnxruntime().InferenceSession(
                 build.resolve_file("deploy.onnx").read_bytes(),
                 sess_options=options,
-                providers=[(self._provider, _PROVIDER_OPTIONS.get(self._provider, {}))],
+                providers=[(self._provider, _describe_options(self._provider, request.device))],
+                # Of its own accord the library would print to stdout and go on with the processor.
+                enable_fallback=0,
             )
-        except _list_errors() as error:
+        except (*_list_errors(), RuntimeError) as error:
             raise MachineError(
                 f"ONNX Runtime cannot load {build.name}",
                 received=str(error).strip().splitlines()[0],
@@ -194,13 +196,20 @@ def _list_errors() -> tuple[type[Exception], ...]:
     return tuple(getattr(state, name) for name in names)
 
 
+def _describe_options(provider: str, device: str) -> dict[str, str]:
+    """Return the provider's options, with the number of a GPU that is named by it."""
+    _, _, number = device.partition(".")
+    return {**_PROVIDER_OPTIONS.get(provider, {}), **({"device_id": number} if number else {})}
+
+
 def _choose_provider(device: str, build: Build) -> str:
-    provider = _PROVIDERS.get(device.upper())
-    if provider is None:
+    family, dot, number = device.upper().partition(".")
+    provider = _PROVIDERS.get(family)
+    if provider is None or (dot and (family == "CPU" or not number.isdecimal())):
         raise MachineError(
             "ONNX Runtime has no such device",
             received=device,
-            expected="one of " + ", ".join(_PROVIDERS),
+            expected="CPU, GPU, or one of several such as GPU.1",
             action=f"use one of those, or build for another engine, as in: {format_other_engine(build)}",
         )
     available: list[str] = _import_onnxruntime().get_available_providers()

@@ -79,6 +79,7 @@ class TensorRtEngine:
         self._device_images: Any = None
         self._device_masks: Any = None
         self._pinned_masks: npt.NDArray[np.uint8] = np.empty(0, dtype=np.uint8)
+        self._masks: npt.NDArray[np.uint8] = np.empty((0, 0), dtype=np.uint8)
         # A batch lies densely, and every batch starts where the library accepts an address.
         self._element_bytes = 2 if self._runner.half else 4
         self._batch = self._runner.highest_batch
@@ -92,7 +93,7 @@ class TensorRtEngine:
         """Return why this machine cannot run ``build``, or None if it can; loads no plan."""
         facts, rebuild = build.record.facts, format_rebuild(build)
         try:
-            gpu = find_device()
+            gpu = find_device(parse_device(device))
             import_pycuda()
             library = import_library(build.record.target)
             check_engine_facts(facts["engine"], build.record.target, library, gpu, rebuild)
@@ -155,8 +156,8 @@ class TensorRtEngine:
         with self._cuda.activate():
             self._cuda.driver.memcpy_dtoh_async(used, int(self._device_masks), self._cuda.stream)
             self._cuda.synchronize()
-        # A copy: the next call writes over the pinned memory.
-        masks = np.empty((count, self._mask_bytes), dtype=np.uint8)
+        # Batches lie apart in pinned memory, and masks densely.
+        masks = self._masks[:count]
         for batch, start in enumerate(range(0, count, self._batch)):
             found = masks[start : start + self._batch]
             offset = batch * self._masks_bytes
@@ -173,6 +174,7 @@ class TensorRtEngine:
         self._device_images = self._cuda.allocate(batches * self._images_bytes)
         self._device_masks = self._cuda.allocate(batches * self._masks_bytes)
         self._pinned_masks = self._cuda.pin(batches * self._masks_bytes, np.uint8)
+        self._masks = np.empty((batches * self._batch, self._mask_bytes), np.uint8)
         self._capacity = batches
 
     def _load_plan(

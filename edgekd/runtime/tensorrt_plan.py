@@ -96,10 +96,12 @@ class PlanRunner:
 
     def close(self) -> None:
         """Keep what was compiled, where a cache is given, and free the plan; may be called twice."""
-        if self._runtime_cache is not None and self._cache_file is not None:
-            write_bytes_atomic(self._cache_file, bytes(self._runtime_cache.serialize()))
-        # The library wants them gone in this order.
-        self._runtime_cache = self._context = self._engine = self._runtime = None
+        try:
+            if self._runtime_cache is not None and self._cache_file is not None:
+                write_bytes_atomic(self._cache_file, bytes(self._runtime_cache.serialize()))
+        finally:
+            # The library wants them gone in this order.
+            self._runtime_cache = self._context = self._engine = self._runtime = None
 
     def _check_tensors(self, library: Any, image_shape: tuple[int, int, int]) -> tuple[str, str]:
         engine = self._engine

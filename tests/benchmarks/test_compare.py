@@ -52,6 +52,32 @@ def test_build_that_one_report_lacks_is_a_gap(write: Callable[..., Path]) -> Non
     assert (row["values"], row["ratios"]) == ([None, 1.0], [None, None])
 
 
+def test_a_build_that_passed_and_does_not_run_any_more_is_worse(
+    bundle: Bundle, add_build: Callable, tmp_path: Path
+) -> None:
+    add_build("onnx")
+    run_parity(bundle, out=tmp_path / "a")
+    content = json.loads((tmp_path / "a" / "parity.json").read_text())
+    other = copy.deepcopy(content["results"][0]) | {"candidate": "openvino-int8-cpu"}
+    paths = [tmp_path / f"{name}.json" for name in ("before", "stopped", "left_out")]
+    skipped = {"name": "openvino-int8-cpu", "reason": "?", "status": "skipped"}
+    for path, changes in zip(
+        paths,
+        (
+            {"results": [*content["results"], other]},
+            {"skipped": [{**skipped, "is_obstacle": True}]},
+            {"skipped": [{**skipped, "is_obstacle": False}]},
+        ),
+        strict=True,
+    ):
+        path.write_text(json.dumps({**content, **changes}))
+    comparison = compare_reports(paths[:2])
+    assert not comparison.passed and "openvino-int8-cpu gate passed" in comparison.verdict
+    assert ("did not run worse",) in [row[2:] for row in comparison.to_table().rows]
+    # What the user leaves out is a gap, and told as one.
+    assert compare_reports([paths[0], paths[2]]).passed
+
+
 def test_parity_of_two_bundles_is_compared_with_a_warning(
     bundle: Bundle, add_build: Callable, tmp_path: Path
 ) -> None:

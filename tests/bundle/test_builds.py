@@ -68,19 +68,20 @@ def test_a_failed_write_keeps_the_old_build(bundle: Bundle, monkeypatch: pytest.
     assert [path.name for path in (bundle.path / "builds").iterdir()] == ["onnx-fp32-cpu"]
 
 
+@pytest.mark.parametrize("error", [PermissionError, KeyboardInterrupt])
 def test_a_swap_that_fails_halfway_puts_the_old_build_back(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
     write_small(bundle)
     rename = os.rename
 
     def fail_on_ready(source: Path, final: Path) -> None:
         if str(source).endswith(".ready"):
-            raise PermissionError(source)
+            raise error(source)
         rename(source, final)
 
     monkeypatch.setattr("os.rename", fail_on_ready)
-    with pytest.raises(PermissionError):
+    with pytest.raises(error):
         write_small(bundle, b"newer")
     assert find_build(bundle, "onnx").resolve_file("core.onnx").read_bytes() == b"graph"
 

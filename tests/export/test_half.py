@@ -51,6 +51,16 @@ def test_everything_becomes_half_where_nothing_is_large(tensors: np.ndarray) -> 
     np.testing.assert_allclose(found.astype(np.float32), expected, atol=0.02)
 
 
+def test_one_frame_of_many_that_overflows_is_enough(
+    tensors: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = move_out_of_range(deep_student.build_core(), 1e5)
+    monkeypatch.setattr("edgekd.export.running.BATCH", 1)
+    dim = tensors / 1e5
+    assert convert_to_half(core, dim).float_nodes == ()
+    assert convert_to_half(core, np.concatenate([dim[:2], tensors[:1], dim[2:]])).float_nodes
+
+
 def test_the_simulation_computes_what_half_computes(tensors: np.ndarray) -> None:
     half = convert_to_half(deep_student.build_core(), tensors)
     simulated = run_graph(half.simulation, tensors)[0]

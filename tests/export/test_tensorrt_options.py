@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,10 +12,11 @@ from typer.testing import CliRunner
 from edgekd.bundle import Bundle
 from edgekd.errors import MachineError, UsageError
 from edgekd.export import TensorRtOptions, export_bundle
+from edgekd.export.tensorrt import list_kernel_architectures
 from edgekd.export.tensorrt_engine import build_engine, format_command
 from edgekd.export.tensorrt_network import ParsedNetwork, parse_network
 from edgekd.export.tensorrt_options import BatchProfile, apply_options, check_options, choose_profile
-from edgekd.export.tensorrt_progress import create_monitor
+from edgekd.export.tensorrt_progress import create_monitor, hold_interrupts
 from edgekd.specs import PreprocessSpec
 
 FREE, FIXED = (-1, 3, 8, 9), (1, 3, 8, 9)
@@ -159,7 +161,7 @@ class FakeProgress:
 
     def advance(self, handle: int, steps: int = 1, *, note: str | None = None) -> None:
         if steps and self.interrupt_at == 0:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         self.interrupt_at -= steps
         self.calls.append((handle, steps, note))
 
@@ -194,11 +196,22 @@ def test_ctrl_c_stops_the_build_through_the_monitor(free_graph: Path) -> None:
         build_engine(parse_network(rtx, free_graph), "tensorrt-rtx", "fp32", [86], progress=progress)
 
 
-def test_interrupted_monitor_asks_the_builder_to_stop() -> None:
-    progress: Any = FakeProgress(interrupt_at=0)
+def test_ctrl_c_anywhere_in_the_build_marks_the_monitor_and_raises_nothing() -> None:
+    progress: Any = FakeProgress()
     monitor = create_monitor(SimpleNamespace(IProgressMonitor=object), progress)
-    monitor.phase_start("outer", None, 2)
-    assert monitor.step_complete("outer", 0) is False and monitor.interrupted
+    with hold_interrupts(monitor):
+        monitor.phase_start("outer", None, 2)
+        assert monitor.step_complete("outer", 0) is True
+        signal.raise_signal(signal.SIGINT)
+        assert monitor.step_complete("outer", 1) is False and monitor.interrupted
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_preprocessing_is_compiled_for_all_gpus_of_a_compatible_engine() -> None:
+    for options in (None, TensorRtOptions(), TensorRtOptions(hardware_compatible="sameComputeCapability")):
+        assert list_kernel_architectures([89], options) == [89]
+    assert list_kernel_architectures([89], TensorRtOptions(hardware_compatible="ampere+")) == [80, 89]
 
 
 def test_monitor_keeps_to_the_outermost_phases() -> None:

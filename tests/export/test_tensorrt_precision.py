@@ -75,17 +75,22 @@ def test_inspector_tells_the_precision_of_layers_that_it_names() -> None:
     assert [layer.precision for layer in layers] == ["fp16", "int8", "fp32"] and found == 2
 
 
+LEAN = b"a plan that brings the lean runtime"
+
+
 class FakeRuntime:
     """Loads every plan but an empty one; its inspector says what the class holds."""
 
     text = json.dumps(INSPECTED)
+    engine_host_code_allowed = False
 
     def __init__(self, logger: Any) -> None:
         pass
 
     def deserialize_cuda_engine(self, plan: bytes) -> Any:
         inspector = SimpleNamespace(get_engine_information=lambda format: self.text)
-        return SimpleNamespace(create_engine_inspector=lambda: inspector) if plan else None
+        is_loaded = plan and (self.engine_host_code_allowed or plan != LEAN)
+        return SimpleNamespace(create_engine_inspector=lambda: inspector) if is_loaded else None
 
 
 def test_engine_that_runs_otherwise_than_its_network_is_refused(
@@ -109,7 +114,14 @@ def test_inspectors_text_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_plan_that_cannot_be_loaded_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rtx, "Runtime", FakeRuntime)
     with pytest.raises(EdgeKDError, match="cannot be loaded here"):
-        inspect_engine(rtx, b"")
+        inspect_engine(rtx, b"", host_code=False)
+
+
+def test_version_compatible_plan_is_inspected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rtx, "Runtime", FakeRuntime)
+    assert inspect_engine(rtx, LEAN, host_code=True) == FakeRuntime.text
+    with pytest.raises(EdgeKDError, match="cannot be loaded here"):
+        inspect_engine(rtx, LEAN, host_code=False)
 
 
 def test_names_of_the_inspector_are_the_librarys() -> None:

@@ -6,11 +6,12 @@ import hashlib
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
+from edgekd.benchmarks.selection import choose_builds
 from edgekd.bundle import Bundle, GoldenFrames, find_build, list_builds, read_golden
 from edgekd.errors import IntegrityError, MachineError, UsageError
 from edgekd.preprocess import convert_to_gray
@@ -157,10 +158,50 @@ def test_a_provider_that_falls_back_is_refused(
     monkeypatch.setattr(
         onnxruntime,
         "InferenceSession",
-        lambda graph, sess_options, providers: start(graph, sess_options, providers=["CPUExecutionProvider"]),
+        lambda graph, sess_options, providers, **_: start(graph, sess_options, ["CPUExecutionProvider"]),
     )
     with pytest.raises(MachineError, match="could not start CUDAExecutionProvider"):
         load(device_bundle, "onnx", device="GPU")
+
+
+@pytest.mark.parametrize("device", ["CPU.1", "GPU.", "GPU.x"])
+def test_a_device_that_cannot_be_meant_is_refused(device_bundle: Bundle, device: str) -> None:
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(MachineError, match="ONNX Runtime has no such device"):
+        load(device_bundle, "onnx", device=device)
+
+
+def test_a_provider_that_fails_tells_why_and_is_not_replaced(
+    device_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    started: dict[str, Any] = {}
+
+    def fail(*_: Any, **choices: Any) -> None:
+        started.update(choices)
+        raise RuntimeError("CUDA failure 100: no CUDA-capable device is detected")
+
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    monkeypatch.setattr("edgekd.runtime.onnx._find_unread", lambda *_: None)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", fail)
+    with pytest.raises(MachineError, match="no CUDA-capable device"):
+        load(device_bundle, "onnx", device="GPU")
+    # The library would try the processor by itself, and print to stdout.
+    assert started["enable_fallback"] == 0
+
+
+def test_a_build_goes_to_the_device_that_is_asked_for_or_is_refused(
+    device_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(MachineError, match=r"onnx-fp32-cpu cannot run here: .*no CUDAExecutionProvider"):
+        choose_builds(device_bundle, ["onnx"], device="GPU")
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    (choice,), skipped = choose_builds(device_bundle, ["onnx"], device="GPU")
+    assert (choice.name, choice.device, skipped) == ("onnx-fp32-cpu on GPU", "GPU", [])
 
 
 class CudaSession:
@@ -168,8 +209,11 @@ class CudaSession:
 
     left: tuple[str, ...] = ()
 
-    def __init__(self, graph: bytes, sess_options: Any, providers: list[tuple[str, dict[str, str]]]) -> None:
+    started: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, graph: bytes, sess_options: Any, **choices: Any) -> None:
         """Start it on the processor, which computes in CUDA's place."""
+        CudaSession.started = choices
         self._session = _START(graph, sess_options, providers=["CPUExecutionProvider"])
         self.io_binding, self.run = self._session.io_binding, self._session.run
 
@@ -210,7 +254,9 @@ def test_layers_that_a_gpu_leaves_to_the_processor(
         with pytest.raises(MachineError, match=r"layers of onnx-fp32-cpu on the processor.*in all"):
             load(device_bundle, "onnx", device="GPU")
         return
-    with load(device_bundle, "onnx", device="GPU") as segmenter:
+    with load(device_bundle, "onnx", device="GPU.1") as segmenter:
+        options = {"use_tf32": "0", "device_id": "1"}
+        assert CudaSession.started["providers"] == [("CUDAExecutionProvider", options)]
         np.testing.assert_array_equal(segmenter.segment(golden.frames), golden.masks)
         assert (
             segmenter.engine.facts()["placement"] == "every convolution and product by CUDAExecutionProvider"

@@ -25,6 +25,8 @@ RNG = np.random.default_rng(11)
 GRAY = RNG.integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8)
 COLOR = RNG.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 STRIDED = np.repeat(GRAY, 2, axis=1)[:, ::2]
+# As np.frombuffer and np.asarray of a Pillow image give it.
+SEALED = np.frombuffer(GRAY.tobytes(), np.uint8).reshape(GRAY.shape)
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +62,8 @@ def measure_peak_bytes(call: Callable[[], Any]) -> int:
 
 @pytest.mark.parametrize(
     "frames",
-    [[GRAY], [STRIDED], [COLOR], [GRAY, STRIDED, COLOR[..., 0]]],
-    ids=["gray", "strided", "colour", "three"],
+    [[GRAY], [STRIDED], [COLOR], [SEALED], [GRAY, STRIDED, COLOR[..., 0]]],
+    ids=["gray", "strided", "colour", "read only", "three"],
 )
 def test_the_steady_state_takes_no_memory(bundle: Bundle, target: str, frames: list[np.ndarray]) -> None:
     with load(bundle, target, threads=1) as segmenter:

@@ -289,8 +289,15 @@ def test_a_gpu_that_tensorrt_rtx_does_not_serve_is_sent_to_tensorrt(
     assert re.search(r"TensorRT-RTX does not serve sm_90: .* --target tensorrt --prec", str(caught.value))
 
 
-def test_runnable_build_has_no_obstacle(write_engine: WriteBuild) -> None:
-    assert TensorRtEngine.find_obstacle(find_build(write_engine(), "tensorrt-rtx"), "GPU") is None
+def test_runnable_build_has_no_obstacle(write_engine: WriteBuild, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = find_build(write_engine(), "tensorrt-rtx")
+    assert TensorRtEngine.find_obstacle(build, "GPU") is None
+    # Each GPU is asked about itself, and a processor is none.
+    others = {0: RTX, 1: CudaDevice(1, "H200", 90, (13, 0))}
+    monkeypatch.setattr(engines, "find_device", lambda index=0: others[index])
+    assert TensorRtEngine.find_obstacle(build, "GPU.0") is None
+    assert "H200" in str(TensorRtEngine.find_obstacle(build, "GPU.1"))
+    assert "NVIDIA GPU only" in str(TensorRtEngine.find_obstacle(build, "CPU"))
 
 
 def test_plan_that_does_not_load_tells_the_librarys_reason(
