@@ -30,7 +30,7 @@ def train(
         data: a data set in any layout of ``edgekd.data.find_cases``.
         out: the run folder, new unless ``resume``.
         resume: continue an interrupted run; the weights will be those of an uninterrupted one, bit for
-            bit on the same machine and thread count. A finished run is returned as it is.
+            bit on the same processor and thread count. A finished run is returned as it is.
         quiet: show no bars, and write no line an epoch where there is no terminal.
 
     Raises:
