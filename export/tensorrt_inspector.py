@@ -9,7 +9,7 @@ from typing import Any
 
 from edgekd.errors import EdgeKDError
 from edgekd.runtime.precision import Layer
-from edgekd.runtime.tensorrt_library import MessageLog
+from edgekd.runtime.tensorrt_library import MessageLog, create_runtime
 
 INSPECTOR_FILE = "engine_layers.json"
 # TensorRT 10 says both in one text ("Row major linear FP16 format"), 11 has a field for each.
@@ -34,9 +34,7 @@ def inspect_engine(library: Any, plan: bytes, *, host_code: bool) -> str:
         EdgeKDError: the plan cannot be loaded on this machine; the message carries the library's log.
     """
     log = MessageLog(library)
-    runtime = library.Runtime(log.logger)
-    if host_code:
-        runtime.engine_host_code_allowed = True
+    runtime = create_runtime(library, log, host_code=host_code)
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise EdgeKDError("the engine just built cannot be loaded here", received=log.format_errors())

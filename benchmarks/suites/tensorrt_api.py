@@ -39,6 +39,7 @@ RECEIVERS = {
     ("tensorrt_inspector", "runtime"): "Runtime",
     ("tensorrt_inspector", "engine"): "ICudaEngine",
     ("tensorrt_inspector", "engine.create_engine_inspector()"): "EngineInspector",
+    ("tensorrt_library", "runtime"): "Runtime",
     ("tensorrt_network", "builder"): "Builder",
     ("tensorrt_network", "parsed.network"): "INetworkDefinition",
     ("tensorrt_network", "network"): "INetworkDefinition",

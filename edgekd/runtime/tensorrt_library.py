@@ -32,6 +32,20 @@ def import_library(target: str) -> Any:
         ) from error
 
 
+def create_runtime(library: Any, log: MessageLog, *, host_code: bool) -> Any:
+    """Return what deserialises plans.
+
+    Args:
+        library: ``tensorrt`` or ``tensorrt_rtx``.
+        log: what it writes to.
+        host_code: a version-compatible plan brings the lean runtime, which is code, and may run it.
+    """
+    runtime = library.Runtime(log.logger)
+    if host_code:
+        runtime.engine_host_code_allowed = True
+    return runtime
+
+
 class MessageLog:
     """Collects what the library says, because many of its calls report a failure nowhere else.
 

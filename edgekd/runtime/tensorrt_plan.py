@@ -9,7 +9,7 @@ from typing import Any
 
 from edgekd.atomic import write_bytes_atomic
 from edgekd.errors import IntegrityError, MachineError, SegmenterFault
-from edgekd.runtime.tensorrt_library import PACKAGES, MessageLog
+from edgekd.runtime.tensorrt_library import PACKAGES, MessageLog, create_runtime
 
 # What setTensorAddress of the library promises to accept.
 ADDRESS_ALIGNMENT_BYTES = 256
@@ -49,9 +49,7 @@ class PlanRunner:
         host_code: bool = False,
     ) -> None:
         self._log = MessageLog(library)
-        self._runtime: Any = library.Runtime(self._log.logger)
-        if host_code:
-            self._runtime.engine_host_code_allowed = True
+        self._runtime: Any = create_runtime(library, self._log, host_code=host_code)
         self._engine: Any = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise MachineError(

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from edgekd.atomic import write_json_atomic, write_text_atomic
-from edgekd.config import DistillConfig, FitConfig, TrainConfig
+from edgekd.config import DistillConfig, TrainConfig
 from edgekd.config_reader import build_config
 from edgekd.errors import InputError, build_unknown_name_error
 from edgekd.specs import Spec
@@ -142,11 +142,8 @@ def find_cell(plan: Plan, name: str) -> Cell:
 def write_plan(plan: Plan, out: Path) -> None:
     """Write ``plan.json``, with today's defaults, and a makefile with a target for each cell's JSON file."""
     out.mkdir(parents=True, exist_ok=True)
-    kinds: tuple[tuple[Literal["train", "distill"], FitConfig], ...] = (
-        ("train", TrainConfig()),
-        ("distill", DistillConfig()),
-    )
-    defaults = {name: config.model_dump(mode="json", exclude=set(PATHS)) for name, config in kinds}
+    kinds = {"train": TrainConfig(), "distill": DistillConfig()}
+    defaults = {name: config.model_dump(mode="json", exclude=set(PATHS)) for name, config in kinds.items()}
     plan = plan.model_copy(update={"defaults": defaults})
     write_json_atomic(out / PLAN_FILE, plan.model_dump(mode="json"))
     write_text_atomic(out / MAKEFILE, format_makefile(plan))
