@@ -9,14 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
 from edgekd.specs import ClassSpec, CropBox, PreprocessSpec, Spec
-
-if TYPE_CHECKING:
-    pass
 
 Options = dict[str, int | float | str | bool]
 Name = Annotated[str, Field(min_length=1)]
@@ -150,7 +147,8 @@ class DistillConfig(FitConfig):
             and ``tdice``.
         teacher_view: ``same`` shows the teacher the student's own view, ``plain`` the same view before gain,
             gamma and noise.
-        teacher_mirror: average the teacher's answers to the view and to its mirror image.
+        teacher_mirror: average the teacher's answers to the view and to its mirror image; None does so where
+            ``augment.flip`` says that the mirror image shows the same classes.
         unlabeled: folder of frames without masks, which the teacher labels for the student in phase 2: as
             many a step as there are frames with masks.
         mix: in phase 2 the student also learns from mixtures of two training frames each, which the teacher
@@ -182,7 +180,7 @@ class DistillConfig(FitConfig):
     taps: str = ""
     boundary_weight: Annotated[float, Field(ge=0, le=1000)] = 0.0
     teacher_view: Literal["same", "plain"] = "same"
-    teacher_mirror: bool = True
+    teacher_mirror: bool | None = None
     unlabeled: Name | None = None
     mix: bool = True
     confidence: Annotated[float, Field(ge=0, le=1)] = 0.0

@@ -36,7 +36,9 @@ class LoadedFrames:
 
 
 def list_images(source: Path, *, quiet: bool = False) -> list[Path]:
-    """Return an image, or the images of a folder by name, without masks that lie beside them as in BUSI.
+    """Return an image, or the images of a folder by name.
+
+    Hidden files are left out, and masks that lie beside their images as in BUSI.
 
     Args:
         source: image file or folder.
@@ -50,7 +52,9 @@ def list_images(source: Path, *, quiet: bool = False) -> list[Path]:
     if not source.is_dir():
         raise InputError(f"there is no image or folder {source}", action="check the path")
     images = sorted(
-        path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+        path
+        for path in source.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
     )
     if not images:
         raise InputError(

@@ -113,19 +113,22 @@ def _index_by_stem(folder: Path, files: Iterable[Path], problems: list[Problem])
 def _scan_busi(root: Path, files: Sequence[Path]) -> Scan:
     pictures = [file for file in files if _is_image(file)]
     images: dict[str, Path] = {}
+    twice: list[Problem] = []
     masks: dict[str, list[Path]] = {}
     for file in pictures:
         match = _BUSI_MASK.fullmatch(file.stem)
         stem = file.stem if match is None else match["image"]
         name = file.relative_to(root).with_name(stem).as_posix()
         if match is None:
+            if name in images:
+                twice.append(Problem("stem twice", name, f"{images[name].name} and {file.name}"))
             images[name] = file
         else:
             masks.setdefault(name, []).append(file)
     names = sorted(images.keys() & masks.keys())
     if len(names) < FEWEST_PAIRED * len(images):
         raise _build_no_dataset_error(root, len(images), names)
-    problems = [_report_missing_mask(images[name], root) for name in images if name not in masks]
+    problems = [*twice, *(_report_missing_mask(images[name], root) for name in images if name not in masks)]
     problems += [_report_missing_image(masks[name][0], root) for name in masks if name not in images]
     cases = tuple(Case(name, images[name], tuple(sorted(masks[name]))) for name in names)
     ignored = tuple(file for file in files if not _is_image(file))

@@ -62,7 +62,8 @@ def read_mask(
 
     Each file holds class ids, or 0 and white (255, or 65535 in 16 bit) for background and class 1.
     Accepted are 1 bit, grey, colour with equal channels (alpha is dropped), and palettes: the index
-    is the class, unless the palette's used colours are black and white, which then count.
+    is the class, unless there are two classes and the palette's used colours are black and white, which
+    then count.
 
     Args:
         paths: one or more files of equal size.
@@ -89,15 +90,19 @@ def read_mask(
     return merged
 
 
-def read_mask_values(path: Path) -> NDArray[Any]:
+def read_mask_values(path: Path, num_classes: int) -> NDArray[Any]:
     """Return the values stored in one mask file, (H, W) integers or bool, not yet judged as classes.
+
+    Args:
+        path: the file.
+        num_classes: K, background included; with two a palette may mean its colours, see `read_mask`.
 
     Raises:
         InputError: unreadable, colour whose channels differ, or a shape in the alpha channel alone.
     """
     picture = _open_picture(path)
     if picture.mode == "P":
-        return _read_palette_mask(picture)
+        return _read_palette_mask(picture, num_classes)
     if picture.mode in ("1", "L"):
         return np.asarray(picture)
     if picture.mode not in ("LA", "RGB", "RGBA"):
@@ -127,7 +132,7 @@ def _check_alpha(path: Path, colours: NDArray[Any], alpha: NDArray[Any]) -> None
 
 
 def _read_classes(path: Path, num_classes: int) -> NDArray[np.uint8]:
-    values = read_mask_values(path)
+    values = read_mask_values(path, num_classes)
     present = np.unique(values)
     if values.dtype == bool or set(present.tolist()) in _BLACK_AND_WHITE:
         return (values != 0).astype(np.uint8)
@@ -157,8 +162,11 @@ def _describe_size(shape: Sequence[int]) -> str:
     return f"height {shape[0]}, width {shape[1]}"
 
 
-def _read_palette_mask(picture: Image.Image) -> NDArray[Any]:
+def _read_palette_mask(picture: Image.Image, num_classes: int) -> NDArray[Any]:
     indices = np.asarray(picture)
+    if num_classes > 2:
+        # A file that happens to hold only the classes drawn black and white must not mean others by them.
+        return indices
     colours = np.asarray(picture.convert("RGB"))
     is_grey = bool((colours == colours[..., :1]).all())
     if is_grey and set(np.unique(colours[..., 0]).tolist()) <= {0, 255}:

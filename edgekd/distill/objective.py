@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -178,6 +178,11 @@ def parse_terms(text: str, *, needs_teacher: bool) -> dict[str, float]:
             raise UsageError(f"the loss {name!r} is named twice", received=text)
         terms[name] = _parse_weight(name, weight_text)
     return terms
+
+
+def compares_logits(terms: Iterable[str]) -> bool:
+    """Return whether any of the losses looks at the teacher's logits."""
+    return any(LOSSES[name].kind == "logits" for name in terms)
 
 
 def check_terms(terms: Terms, *, num_classes: int, num_taps: int, num_teachers: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgekd.config import DistillConfig
 from edgekd.distill.idle_options import refuse_idle_options
 from edgekd.distill.inputs import Inputs, check_can_choose
-from edgekd.distill.objective import check_terms, parse_terms
+from edgekd.distill.objective import check_terms, compares_logits, parse_terms
 from edgekd.distill.ready import ReadyTeacher, find_ready_teachers
 from edgekd.distill.session import describe_network
 from edgekd.distill.taps import TapPair, measure_channels, parse_taps
@@ -50,6 +50,12 @@ class Plan:
         kept = {name: weight * value for name, value in self.truth_terms.items()} if weight > 0 else {}
         return {**kept, **self.teacher_terms}
 
+    @property
+    def mirrors_teacher(self) -> bool:
+        """Whether the teacher is asked about each view's mirror image too."""
+        asked = self.config.teacher_mirror
+        return (self.config.augment.flip if asked is None else asked) and compares_logits(self.teacher_terms)
+
     def check_inputs(self, inputs: Inputs) -> None:
         """Raise UsageError where a ready teacher has learned from what judges the student.
 
@@ -83,6 +89,7 @@ def make_plan(config: DistillConfig, control: bool, cache: Path | None = None) -
     check_terms(terms, num_classes=config.classes.count, num_taps=len(taps), num_teachers=len(teachers))
     refuse_idle_options(config, terms, has_ready_teacher=bool(ready), cache=cache)
     _check_views(config)
+    _check_mirror(config)
     _check_quantization(config)
     student = describe_network(config.student, config.student_options, config)
     return Plan(
@@ -106,6 +113,15 @@ def _check_quantization(config: DistillConfig) -> None:
             received=f"quantize_epochs {config.quantize_epochs} of {second}",
             expected=f"at most {second}",
             action="lower quantize_epochs, or raise distill_epochs",
+        )
+
+
+def _check_mirror(config: DistillConfig) -> None:
+    if config.teacher_mirror is True and not config.augment.flip:
+        raise UsageError(
+            "the teacher cannot be asked about mirror images where left and right are not alike",
+            received="teacher_mirror = true with augment.flip = false",
+            action="leave teacher_mirror out, or let augment.flip be true",
         )
 
 

@@ -149,6 +149,13 @@ def test_one_stem_twice_is_a_problem(make_folder: Callable[..., Path]) -> None:
         find_cases(root)
 
 
+def test_one_stem_twice_in_a_class_folder_is_a_problem(tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg", "a_mask.png"):
+        _save(tmp_path / "benign" / name)
+    with pytest.raises(InputError, match="stem twice: benign/a"):
+        find_cases(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("row", "kind"),
     [

@@ -135,8 +135,8 @@ def test_floating_point_and_stacks_are_refused(tmp_path: Path) -> None:
         read_image(tmp_path / "s.tif")
 
 
-def _save_palette(path: Path, colours: list[int]) -> None:
-    picture = Image.fromarray(TRUTH)
+def _save_palette(path: Path, colours: list[int], pixels: NDArray[np.uint8] = TRUTH) -> None:
+    picture = Image.fromarray(pixels)
     picture.putpalette(colours)
     picture.save(path)
 
@@ -168,6 +168,12 @@ def test_palette_masks_count_by_index_unless_black_and_white(tmp_path: Path) -> 
     _save_palette(tmp_path / "inverse.png", [255, 255, 255, 0, 0, 0])
     np.testing.assert_array_equal(read_mask((tmp_path / "colours.png",), 2), TRUTH)
     np.testing.assert_array_equal(read_mask((tmp_path / "inverse.png",), 2), 1 - TRUTH)
+
+
+def test_a_palette_of_more_classes_always_counts_by_index(tmp_path: Path) -> None:
+    # Class 1 is drawn grey, so a file without it shows black and white alone.
+    _save_palette(tmp_path / "m.png", [0, 0, 0, 128, 128, 128, 255, 255, 255], pixels=TRUTH * 2)
+    np.testing.assert_array_equal(read_mask((tmp_path / "m.png",), 3), TRUTH * 2)
 
 
 def test_several_masks_merge_by_maximum(tmp_path: Path) -> None:
@@ -219,4 +225,4 @@ def test_shape_in_alpha_alone_is_refused_and_not_read_as_empty(tmp_path: Path) -
 def test_coloured_mask_is_refused(tmp_path: Path) -> None:
     Image.fromarray(COLOUR).save(tmp_path / "m.png")
     with pytest.raises(InputError, match=r"is coloured.*one grey channel"):
-        read_mask_values(tmp_path / "m.png")
+        read_mask_values(tmp_path / "m.png", 2)

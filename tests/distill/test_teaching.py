@@ -243,6 +243,12 @@ def test_frames_that_judge_may_not_teach(
         ({"quantize_epochs": 1}, "quantize_epochs would do nothing .* expected quantize"),
         ({"losses": "tdice:1", "temperature": 2}, "temperature would do nothing .* losses kl, zkl beside"),
         ({"losses": "cwd:1", "boundary_weight": 2}, "received boundary_weight 2.0, .* kl, tdice, zkl beside"),
+        (
+            {"losses": "fitnet:1", "taps": "enc8", "confidence": 0.5},
+            "confidence would do nothing .* a loss on logits",
+        ),
+        ({"losses": "at:1", "taps": "enc8", "teacher_mirror": True}, "teacher_mirror would do nothing"),
+        ({"teacher_mirror": True, "augment": {"flip": False}}, "where left and right are not alike"),
     ],
 )
 def test_choices_that_do_not_go_together_are_refused_before_anything_is_written(
@@ -347,6 +353,22 @@ def test_a_mirrored_answer_does_not_tell_left_from_right() -> None:
     alone = build_teaching().answer(batches[0]).logits.softmax(1)
     mirrored = build_teaching().answer(batches[1]).logits.softmax(1).flip(-1)
     torch.testing.assert_close(first.softmax(1), (alone + mirrored) / 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, True),
+        ({"teacher_mirror": False}, False),
+        ({"augment": {"flip": False}}, False),
+        ({"losses": "at:1", "taps": "enc8"}, False),
+        ({"losses": "kl:1,at:1", "taps": "enc8"}, True),
+    ],
+)
+def test_mirror_images_are_asked_about_where_they_show_the_same_classes(
+    changes: dict[str, Any], expected: bool
+) -> None:
+    assert make_plan(build_distill_config(**changes), control=False).mirrors_teacher is expected
 
 
 def test_doubtful_pixels_count_less_only_where_there_is_no_mask() -> None:

@@ -20,7 +20,9 @@ Out = Annotated[Path, typer.Argument(help="Folder of the experiment.")]
 @app.command()
 def plan(
     out: Out,
-    experiment: Annotated[str, typer.Option(help="table, mixtures, ablation, numbers or quarter.")] = "table",
+    experiment: Annotated[
+        str, typer.Option(help="table, mixtures, budget, ablation, numbers or quarter.")
+    ] = "table",
     size: Annotated[int | None, typer.Option(help="Side of the images, pixels.")] = None,
     sets: Annotated[
         list[str] | None, typer.Option("--set", help="Set below EDGEKD_DATA, or phantom; repeatable.")

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from edgekd.atomic import write_json_atomic
+from edgekd.benchmarks.environment import describe_environment
 from edgekd.benchmarks.suites.distillation.plan import PATHS, Cell, Plan, list_choices
 from edgekd.benchmarks.suites.distillation.sets import keep_masks, locate_set
 from edgekd.config import DistillConfig, FitConfig, TrainConfig
 from edgekd.config_reader import build_config
-from edgekd.cores import count_usable_cores
 from edgekd.distill import (
     RunRecord,
     distill,
@@ -56,7 +56,7 @@ def run_cell(plan: Plan, cell: Cell, out: Path, *, threads: int = 1) -> Path:
         record = train(config, data, folder, resume=resume, quiet=True).record
     path = out / f"{cell.name}.json"
     inputs = load_inputs(data, config, quiet=True)
-    write_json_atomic(path, _describe(cell, config, record, folder, inputs))
+    write_json_atomic(path, _describe(plan, cell, config, record, folder, inputs))
     return path
 
 
@@ -78,11 +78,13 @@ def _list_paths(cell: Cell, out: Path, unlabelled: Path | None) -> dict[str, str
 
 
 def _describe(
-    cell: Cell, config: FitConfig, record: RunRecord, folder: Path, inputs: Inputs
+    plan: Plan, cell: Cell, config: FitConfig, record: RunRecord, folder: Path, inputs: Inputs
 ) -> dict[str, Any]:
     roles = [name for name in record.networks if cell.kind != "student" or not name.startswith("teacher")]
     confusions = {role: _count_cases(folder, role, inputs, config.classes.count) for role in roles}
+    machine = describe_environment()
     return {
+        "mask_part": plan.mask_part,
         "cell": {"kind": cell.kind, "set": cell.set, "student": cell.student, "seed": cell.seed}
         | {"method": cell.method},
         "networks": {role: record.networks[role].model_dump(mode="json") for role in roles},
@@ -94,7 +96,8 @@ def _describe(
         ),
         "config": {key: value for key, value in record.config.items() if key not in PATHS},
         "data_sha256": record.data_sha256,
-        "environment": {**record.environment, "cores": count_usable_cores(), "machine": platform.machine()},
+        "environment": {**record.environment, "cores": machine["cpu"]["usable_cores"]}
+        | {"machine": platform.machine(), "processor": machine["cpu"]["model"]},
     }
 
 

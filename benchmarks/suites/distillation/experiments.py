@@ -30,6 +30,8 @@ DISTILL: dict[str, Any] = {
 }
 
 MIXTURES: dict[str, dict[str, Any]] = {DEFAULT_METHOD: {}, "no-mix": {"mix": False}}
+# Taught for twice the time; the doubled controls of the plan stand beside.
+BUDGETS: dict[str, dict[str, Any]] = {DEFAULT_METHOD: {}, "longer-taught": {"distill_epochs": 230}}
 # Changes of what the paper's abstract leaves open, losses and the teacher's views; without mixtures …
 METHODS: dict[str, dict[str, Any]] = {
     "kl-tdice": {},
@@ -70,6 +72,7 @@ def build_experiments() -> dict[str, Plan]:
     return {
         "table": Plan(sets=sets, seeds=(0, 1, 2), longer=True, **shared),
         "mixtures": Plan(sets=roomy, seeds=(0, 1, 2), methods=MIXTURES, **shared),
+        "budget": Plan(sets=roomy, seeds=(0, 1, 2), methods=BUDGETS, longer=True, **shared),
         "ablation": Plan(sets=sets[:1], seeds=(0, 1, 2), methods=METHODS, **unmixed),
         "numbers": Plan(sets=sets[:1], seeds=(0, 1, 2), methods=NUMBERS, **shared),
         "quarter": Plan(

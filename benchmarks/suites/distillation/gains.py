@@ -55,7 +55,8 @@ class Gain:
         lower: one-sided lower 95 % bound.
         p_value: two-sided: twice the smaller part of resamples on one side of 0, at least 2 / resamples;
             None where runs of the plan are missing.
-        num_seeds: the fewest seeds of a set and structure; 1 leaves an interval that is about cases alone.
+        num_seeds: the fewest seeds of a set and structure; of a single one the interval is about cases alone.
+        most_seeds: the most.
     """
 
     delta: float
@@ -64,6 +65,7 @@ class Gain:
     lower: float
     p_value: float | None
     num_seeds: int
+    most_seeds: int
 
 
 def build_pair(
@@ -127,14 +129,14 @@ def estimate_gains(
             points.append(np.mean([_score_difference(run, whole) for run in runs], axis=0)[:, 0])
     resamples, point = np.mean(deltas, axis=0), np.mean(points, axis=0)
     return {
-        metric: _summarise(float(point[index]), resamples[:, index], min(counts))
+        metric: _summarise(float(point[index]), resamples[:, index], counts)
         for index, metric in enumerate(METRICS)
     }
 
 
 def describe_scope(gains: Iterable[Gain]) -> str:
     """Return what the intervals of some gains are about: cases and seeds, or cases alone."""
-    repeated = {gain.num_seeds > 1 for gain in gains}
+    repeated = {count > 1 for gain in gains for count in (gain.num_seeds, gain.most_seeds)}
     if repeated == {True}:
         return "cases and seeds"
     return (
@@ -171,9 +173,9 @@ def _score_difference(pair: Pair, weights: Floats) -> Floats:
     return np.stack([after[metric] - before[metric] for metric in METRICS])
 
 
-def _summarise(delta: float, resamples: Floats, num_seeds: int) -> Gain:
+def _summarise(delta: float, resamples: Floats, seeds: Sequence[int]) -> Gain:
     kept = resamples[~np.isnan(resamples)]
     low, lower, high = np.quantile(kept, (0.025, 0.05, 0.975), method="inverted_cdf")
     tail = min(float((kept <= 0).mean()), float((kept >= 0).mean()))
     p_value = min(1.0, max(2 * tail, 2 / len(kept)))
-    return Gain(delta, float(low), float(high), float(lower), p_value, num_seeds)
+    return Gain(delta, float(low), float(high), float(lower), p_value, min(seeds), max(seeds))

@@ -66,20 +66,23 @@ def describe_verdict(total: Mapping[str, Gain]) -> str:
 
 def _describe_experiment(results: Results) -> str:
     plan = results.plan
-    any_cell = next(iter(results.cells.values()))
-    environment = any_cell["environment"]
-    libraries = ", ".join(f"{name} {version}" for name, version in environment["libraries"].items())
+    machines = dict.fromkeys(_describe_machine(content["environment"]) for content in results.cells.values())
     masks = "" if plan.mask_part == 1 else f", {plan.mask_part:.0%} of the training masks"
     return (
         f"Sets {', '.join(plan.sets)}{masks}; seeds {', '.join(map(str, plan.seeds))}; "
         f"common choices `{json.dumps(plan.common)}`, teacher `{json.dumps(plan.teacher)}`, "
         f"students `{json.dumps(plan.distill)}`; everything else is the default. "
-        f"{environment['cores']} cores ({environment['machine']}), Python {environment['python']}, "
-        f"{libraries}. "
+        f"Run on {'; '.join(machines)}. "
         "Student and control share initial weights, order of the data, augmentation, steps and learning "
         "rates. Gains are student − control in percentage points with a 95 % interval over cases and, of "
         "what has several, seeds.\n"
     )
+
+
+def _describe_machine(environment: Mapping[str, Any]) -> str:
+    libraries = ", ".join(f"{name} {version}" for name, version in environment["libraries"].items())
+    processor = environment.get("processor", environment["machine"])
+    return f"{environment['cores']} cores ({processor}), Python {environment['python']}, {libraries}"
 
 
 def _report_test(results: Results, out: Path) -> tuple[list[str], dict[str, Any]]:
@@ -101,12 +104,16 @@ def _report_test(results: Results, out: Path) -> tuple[list[str], dict[str, Any]
 
 def _report_methods(results: Results) -> tuple[list[str], dict[str, Any]]:
     """Return the text and the gains of several methods on the validation split."""
-    methods = _estimate_methods(results)
+    methods, beside = _estimate_methods(results), _compare_with_base(results)
     gains = {
         "methods, validation": {name: _to_dict(gain) for name, gain in methods.items()},
         "methods, p of Dice (Holm)": _adjust_p_values(results, methods),
+        f"methods beside {results.plan.base_method}, validation": {
+            name: _to_dict(gain) for name, gain in beside.items()
+        },
     }
-    return [format_markdown(_build_ablation(results, methods)), _describe_single_seeds(methods)], gains
+    table = _build_ablation(results, methods, beside)
+    return [format_markdown(table), _describe_single_seeds(methods)], gains
 
 
 def _estimate_rows(results: Results) -> dict[tuple[str, str], dict[str, Gain]]:
@@ -175,7 +182,11 @@ def _adjust_p_values(results: Results, methods: Mapping[str, Mapping[str, Gain]]
     return adjust_holm(finished, len(results.plan.methods))
 
 
-def _build_ablation(results: Results, methods: Mapping[str, Mapping[str, Gain]]) -> Table:
+def _build_ablation(
+    results: Results,
+    methods: Mapping[str, Mapping[str, Gain]],
+    beside: Mapping[str, Mapping[str, Gain]],
+) -> Table:
     adjusted = _adjust_p_values(results, methods)
     begun = sorted(methods, key=lambda name: -methods[name]["dice"].delta)
     waiting = [name for name in results.plan.methods if name not in methods]
@@ -184,21 +195,34 @@ def _build_ablation(results: Results, methods: Mapping[str, Mapping[str, Gain]])
             name,
             json.dumps(results.plan.methods[name]),
             *(_format_gain(methods[name][metric]) if name in methods else NONE for metric in METRICS),
+            _format_gain(beside[name]["dice"]) if name in beside else NONE,
             f"{len(results.list_pairs(name, 'val'))} of {results.plan.num_runs}",
             f"{adjusted[name]:.3f}" if name in adjusted else NONE,
         )
         for name in (*begun, *waiting)
     )
-    columns = ("method", "changes", *NAMES.values(), "runs", "p of Dice (Holm)")
+    compared = f"Dice − {results.plan.base_method}'s, same runs"
+    columns = ("method", "changes", *NAMES.values(), compared, "runs", "p of Dice (Holm)")
     return Table("Methods on the validation split, gain over the control", columns, rows)
 
 
+def _compare_with_base(results: Results) -> dict[str, dict[str, Gain]]:
+    """Return the scores of each method's students minus the first method's, of the runs that both have."""
+    plan = results.plan
+    pairs = {name: results.list_pairs(name, "val", "student") for name in plan.methods}
+    return {name: estimate_gains(runs) for name, runs in pairs.items() if runs and name != plan.base_method}
+
+
 def _describe_single_seeds(gains: Mapping[str, Mapping[str, Gain]]) -> str:
-    """Return a line for the gains whose intervals do not hold for other seeds, "" where all do."""
-    single = [label for label, gain in gains.items() if gain["dice"].num_seeds == 1]
-    if not single:
-        return ""
-    return f"One seed only, so that the interval is about cases alone: {'; '.join(single)}.\n"
+    """Return lines for the gains whose intervals do not hold for other seeds, "" where all do."""
+    single = [label for label, gain in gains.items() if gain["dice"].most_seeds == 1]
+    mixed = [label for label, gain in gains.items() if gain["dice"].num_seeds == 1 < gain["dice"].most_seeds]
+    lines = []
+    if single:
+        lines.append(f"One seed only, so that the interval is about cases alone: {'; '.join(single)}.\n")
+    if mixed:
+        lines.append(f"One seed of a set and student, where it is about cases alone: {'; '.join(mixed)}.\n")
+    return "\n".join(lines)
 
 
 def _describe_longer(dice: Gain) -> str:

@@ -12,7 +12,7 @@ from edgekd.benchmarks.suites.distillation.gains import Pair, build_pair
 from edgekd.benchmarks.suites.distillation.plan import Cell, Plan, list_cells, list_choices
 from edgekd.errors import InputError
 
-Scores = Mapping[str, float]
+_REPAIR = "run it again without its file, or keep each plan's cells in a folder of its own"
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,22 @@ class Results:
     cells: Mapping[Cell, Mapping[str, Any]]
     missing: tuple[str, ...]
 
-    def list_pairs(self, method: str, split: str) -> list[Pair]:
-        """Return each finished run of a method beside the control of its set, structure and seed."""
+    def list_pairs(self, method: str, split: str, other: str = "control") -> list[Pair]:
+        """Return each finished run of a method beside another of its set, structure and seed.
+
+        Args:
+            method: the method.
+            split: ``val`` or ``test``.
+            other: ``control``, or ``student`` for that of the plan's first method.
+        """
         pairs: list[Pair] = []
         for cell, content in self.cells.items():
             base = self.cells.get(Cell("student", cell.set, cell.student, cell.seed, self.plan.base_method))
             if cell.kind == "student" and cell.method == method and base is not None:
-                control = base["confusions"]["control"][split]
+                theirs = base["confusions"][other][split]
                 ours = content["confusions"]["student"][split]
                 pairs.append(
-                    build_pair(cell.set, cell.student, cell.seed, content["groups"][split], control, ours)
+                    build_pair(cell.set, cell.student, cell.seed, content["groups"][split], theirs, ours)
                 )
         return pairs
 
@@ -74,7 +80,8 @@ def read_results(plan: Plan, out: Path) -> Results:
     """Return the results below ``out``.
 
     Raises:
-        InputError: no cell has finished, or one was run by other choices than the plan's.
+        InputError: no cell has finished, or one was run by other choices than the plan's or on other data
+            than the rest of its set.
     """
     cells: dict[Cell, Mapping[str, Any]] = {}
     missing: list[str] = []
@@ -87,6 +94,7 @@ def read_results(plan: Plan, out: Path) -> Results:
     if not cells:
         raise InputError(f"no cell of the experiment in {out} has finished", action=f"run `make -C {out}`")
     _check_choices(plan, cells)
+    _check_data(cells)
     return Results(plan, cells, tuple(missing))
 
 
@@ -96,14 +104,30 @@ def _check_choices(plan: Plan, cells: Mapping[Cell, Mapping[str, Any]]) -> None:
     An option that its run did not know yet is not compared.
     """
     for cell, content in cells.items():
-        config = content["config"]
-        for key, expected in json.loads(json.dumps(list_choices(plan, cell))).items():
+        config = {**content["config"], "mask_part": content.get("mask_part", plan.mask_part)}
+        choices = {**json.loads(json.dumps(list_choices(plan, cell))), "mask_part": plan.mask_part}
+        for key, expected in choices.items():
             if key in config and not _agree(config[key], expected):
                 raise InputError(
                     f"the cell {cell.name} was run by another plan",
                     received=f"{key} {config[key]}",
                     expected=f"{key} {expected}",
-                    action="run it again without its file, or keep each plan's cells in a folder of its own",
+                    action=_REPAIR,
+                )
+
+
+def _check_data(cells: Mapping[Cell, Mapping[str, Any]]) -> None:
+    """Raise InputError where two cells of a set saw different data."""
+    first: dict[tuple[str, str], tuple[str, str]] = {}
+    for cell, content in cells.items():
+        for part, sha256 in content["data_sha256"].items():
+            name, seen = first.setdefault((cell.set, part), (cell.name, sha256))
+            if seen != sha256:
+                raise InputError(
+                    f"the cells {name} and {cell.name} saw different data",
+                    received=f"{part} {seen[:8]} and {sha256[:8]}",
+                    expected=f"one set {cell.set}",
+                    action=_REPAIR,
                 )
 
 

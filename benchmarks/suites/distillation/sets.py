@@ -6,11 +6,14 @@ import csv
 import io
 from pathlib import Path
 
+from PIL import Image
+
 from edgekd.atomic import staged_folder, write_text_atomic
 from edgekd.config import SplitConfig, read_environment
-from edgekd.data import assign_splits, find_cases, write_phantom
+from edgekd.data import Case, assign_splits, find_cases, read_mask, write_phantom
 from edgekd.data.splits import choose_split
 from edgekd.errors import InputError
+from edgekd.specs import ClassSpec
 
 PHANTOM = "phantom"
 PHANTOM_FRAMES = 320
@@ -43,7 +46,8 @@ def keep_masks(data: Path, part: float, out: Path) -> Path:
     """Write a data set in which a part of the training groups keep their masks, and return its folder.
 
     Which groups do is decided by their hash. The folder holds ``manifest.csv`` with the kept training cases
-    and all others of the split, and ``unlabelled/``, links to the images of the remaining training cases.
+    and all others of the split, ``masks/`` of cases that have several, merged, and ``unlabelled/``, links to
+    the images of the remaining training cases.
 
     Args:
         data: the full set.
@@ -51,7 +55,7 @@ def keep_masks(data: Path, part: float, out: Path) -> Path:
         out: the folder to write, unless it is there already.
 
     Raises:
-        InputError: a case has several masks, which a table cannot name.
+        InputError: as ``find_cases``, ``assign_splits`` and ``read_mask``.
     """
     if out.is_dir():
         return out
@@ -64,13 +68,21 @@ def keep_masks(data: Path, part: float, out: Path) -> Path:
         table.writerow(("image", "mask", "group", "split"))
         for name, cases in parts.items():
             for index, case in enumerate(cases):
-                group, (mask, *others) = case.group_or_name, case.masks
-                if others:
-                    raise InputError(f"the case {case.name} has several masks", expected="one")
+                group = case.group_or_name
                 if name == "train" and choose_split(group, (part, 1.0, 1.0), MASKS_SALT) != "train":
                     link = staging / "unlabelled" / f"{index:05d}{case.image.suffix}"
                     link.symlink_to(case.image.resolve())
                 else:
-                    table.writerow((case.image.resolve(), mask.resolve(), group, name))
+                    mask = _name_mask(case, staging / "masks" / f"{name}-{index:05d}.png")
+                    table.writerow((case.image.resolve(), mask, group, name))
         write_text_atomic(staging / "manifest.csv", rows.getvalue())
     return out
+
+
+def _name_mask(case: Case, merged: Path) -> str:
+    """Return what a table calls the mask of a case; several, which it cannot name, are merged into a file."""
+    if len(case.masks) == 1:
+        return str(case.masks[0].resolve())
+    merged.parent.mkdir(exist_ok=True)
+    Image.fromarray(read_mask(case.masks, ClassSpec().count)).save(merged)
+    return f"{merged.parent.name}/{merged.name}"

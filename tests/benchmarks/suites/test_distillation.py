@@ -8,7 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
@@ -35,7 +37,7 @@ from edgekd.benchmarks.suites.distillation.results import read_results
 from edgekd.benchmarks.suites.distillation.sets import keep_masks, locate_set
 from edgekd.config import DistillConfig, TrainConfig
 from edgekd.config_reader import build_config
-from edgekd.data import find_cases, write_phantom
+from edgekd.data import find_cases, read_mask, write_phantom
 from edgekd.distill import golden
 from edgekd.distill.plan import make_plan
 from edgekd.errors import InputError, UsageError
@@ -170,6 +172,12 @@ def test_from_plan_to_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     others = build_plan(common={"image_size": 64, "accelerator": "cpu"})
     with pytest.raises(InputError, match=r"phantom-teacher was run by another plan.*image_size 32.*64"):
         read_results(others, tmp_path)
+    with pytest.raises(InputError, match=r"run by another plan.*mask_part 1\.0.*mask_part 0\.5"):
+        read_results(build_plan(mask_part=0.5), tmp_path)
+    content["data_sha256"]["val"] = "0" * 64
+    (tmp_path / "phantom-tiny-s0-default.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"saw different data.*val .* and 00000000"):
+        read_results(plan, tmp_path)
     # A finished cell is not trained again.
     before = (tmp_path / "runs/phantom-teacher/model.safetensors").stat().st_mtime_ns
     run_cell(plan, list_cells(plan)[0], tmp_path)
@@ -191,6 +199,18 @@ def test_a_part_of_the_masks_is_kept_by_group_and_the_rest_become_frames(tmp_pat
     assert {row["split"] for row in rows} == {"train", "val", "test"}
 
 
+def test_several_masks_of_a_case_are_merged_where_a_part_is_kept(tmp_path: Path) -> None:
+    for index in range(20):
+        for suffix, rows in (("", slice(0, 0)), ("_mask", slice(0, 2)), ("_mask_1", slice(4, 6))):
+            pixels = np.zeros((8, 8), np.uint8)
+            pixels[rows] = 255
+            (tmp_path / "set/benign").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / f"set/benign/b{index}{suffix}.png")
+    folder = keep_masks(tmp_path / "set", 0.5, tmp_path / "part")
+    for case in find_cases(folder).cases:
+        assert read_mask(case.masks, 2).sum(axis=1).tolist() == [8, 8, 0, 0, 8, 8, 0, 0]
+
+
 def test_a_set_that_is_not_here_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEKD_DATA", str(tmp_path))
     with pytest.raises(InputError, match="'busi' is not here"):
@@ -202,5 +222,5 @@ def test_a_set_that_is_not_here_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     [(0.001, 0.02, "helped"), (-0.01, 0.02, "not shown to help"), (-0.02, -0.001, "did harm")],
 )
 def test_the_verdict_is_plain(low: float, high: float, expected: str) -> None:
-    dice = Gain((low + high) / 2, low, high, low, 0.5, 3)
+    dice = Gain((low + high) / 2, low, high, low, 0.5, 3, 3)
     assert expected in describe_verdict({"dice": dice})

@@ -75,6 +75,25 @@ def test_only_methods_with_all_runs_have_a_p_value_and_it_is_adjusted_for_all(tm
     assert p_values == {"default": pytest.approx(0.0005), "cwd": None}
 
 
+def test_methods_are_compared_on_the_runs_that_both_have(tmp_path: Path) -> None:
+    results = build_results(METHODS, missing=("two-s1-cwd", "-kl"))
+    for cell in results.cells:
+        if cell.method == "cwd":
+            # Ten more hits of each 200-pixel lesion than the first method's student.
+            counts = results.cells[cell]["confusions"]["student"]
+            counts["val"] = [[a, b, c - 10, d + 10] for a, b, c, d in counts["val"]]
+    text = write_report(results, tmp_path)
+    rows = read_ablation(text)
+    assert "Dice − default's, same runs" in text
+    assert rows["default"][5] == rows["kl"][5] == "–"
+    found = json.loads((tmp_path / "gains.json").read_text())["methods beside default, validation"]
+    assert found.keys() == {"cwd"}
+    # All but constant over cases and seeds: 20 / (200 + 20 + hits) more, 100 to 124 of them.
+    assert 0.02 < found["cwd"]["dice"]["low"] <= found["cwd"]["dice"]["high"] < 0.08
+    assert rows["cwd"][5].startswith(f"{100 * found['cwd']['dice']['delta']:+.2f} (")
+    assert "One seed of a set and student, where it is about cases alone: cwd." in text
+
+
 def test_an_ablation_says_nothing_of_the_test_split(tmp_path: Path) -> None:
     (tmp_path / "gains.png").write_text("of an earlier report")
     text = write_report(build_results(METHODS), tmp_path)

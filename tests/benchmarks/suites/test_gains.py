@@ -101,8 +101,9 @@ def test_of_one_seed_the_interval_is_about_cases_alone() -> None:
 def test_the_fewest_seeds_of_a_place_count() -> None:
     pairs = draw_runs(np.random.default_rng(0), seeds=3)
     whole, part = (estimate_gains(some, num_resamples=50)["acc"] for some in (pairs, pairs[:-2]))
-    assert (whole.num_seeds, part.num_seeds) == (3, 1)
+    assert [(gain.num_seeds, gain.most_seeds) for gain in (whole, part)] == [(3, 3), (1, 3)]
     assert describe_scope([whole]) == "cases and seeds"
+    assert describe_scope([part]) == "cases, and seeds where there are several"
     assert describe_scope([whole, part]) == "cases, and seeds where there are several"
 
 
