@@ -134,7 +134,7 @@ def data_check(
     config: Annotated[
         Path | None,
         typer.Option(
-            help="The file that distill will get: its splits, classes, frame_dtype and crop are judged."
+            help="The file that distill will get: its splits, classes, frame depth and crop are judged."
         ),
     ] = None,
     quiet: bool = False,
@@ -155,6 +155,7 @@ def data_check(
         fractions=choices.split.fractions,
         salt=choices.split.salt,
         frame_dtype=choices.frame_dtype,
+        bits_stored=choices.bits_stored,
         crop=choices.crop,
         quiet=quiet,
     )

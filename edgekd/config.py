@@ -13,12 +13,11 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from edgekd.specs import ClassSpec, CropBox, PreprocessSpec, Spec
+from edgekd.errors import UsageError
+from edgekd.specs import FRAME_BITS, ClassSpec, CropBox, PreprocessSpec, Spec
 
 Options = dict[str, int | float | str | bool]
 Name = Annotated[str, Field(min_length=1)]
-
-LEVELS = {"uint8": 255, "uint16": 65535}
 
 
 class AugmentConfig(Spec):
@@ -59,6 +58,8 @@ class FitConfig(Spec):
     Attributes:
         image_size: height and width that frames are resized to, pixels.
         color, frame_dtype, crop: see PreprocessSpec.
+        bits_stored: bits of a pixel that hold its value, 12 for the 12-bit frames of many devices, which are
+            stored in 16; None takes all of ``frame_dtype``.
         classes: names of the classes, background first.
         batch_size: images a step, over all devices together.
         min_epoch_steps: an epoch is a pass over the training split, but at least so many steps: a small data
@@ -77,6 +78,7 @@ class FitConfig(Spec):
     image_size: Annotated[int, Field(ge=32, le=2048)] = 256
     color: Literal["gray", "rgb"] = "gray"
     frame_dtype: Literal["uint8", "uint16"] = "uint8"
+    bits_stored: Annotated[int | None, Field(ge=6, le=16)] = None
     crop: CropBox | None = None
     classes: ClassSpec = ClassSpec()
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 8
@@ -95,7 +97,20 @@ class FitConfig(Spec):
     num_nodes: Annotated[int, Field(ge=1, le=1024)] = 1
 
     def build_preprocess(self) -> PreprocessSpec:
-        """Return the specification of how frames become the network's input."""
+        """Return the specification of how frames become the network's input.
+
+        Raises:
+            UsageError: ``bits_stored`` does not fit ``frame_dtype``.
+        """
+        largest = FRAME_BITS[self.frame_dtype]
+        bits = largest if self.bits_stored is None else self.bits_stored
+        if not largest - 8 < bits <= largest:
+            raise UsageError(
+                f"frames of {self.frame_dtype} cannot hold values of {bits} bits alone",
+                received=f"bits_stored {bits}",
+                expected=f"at most {largest} and more than {largest - 8}",
+                action="set frame_dtype and bits_stored to what the files hold; `edgekd data check` tells",
+            )
         channels = 1 if self.color == "gray" else 3
         return PreprocessSpec(
             height=self.image_size,
@@ -103,7 +118,7 @@ class FitConfig(Spec):
             color=self.color,
             frame_dtype=self.frame_dtype,
             crop=self.crop,
-            scale=1.0 / LEVELS[self.frame_dtype],
+            scale=1.0 / (2**bits - 1),
             mean=(0.5,) * channels,
             std=(0.25,) * channels,
         )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
@@ -46,16 +46,23 @@ def build_config(kind: type[AnyConfig], values: Mapping[str, Any]) -> AnyConfig:
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        raise _explain(kind, error.errors()[0]) from error
+        raise _explain(kind, error.errors()) from error
 
 
-def _explain(kind: type[Spec], complaint: ErrorDetails) -> UsageError:
-    """Return the error that says what pydantic complains of, in words of the configuration."""
-    parts, expected = complaint["loc"], complaint["msg"].removeprefix("Input should be ")
-    if str(parts[0]).endswith("_options"):
-        # The rest of the place names the branch of the union, which is no key.
-        parts, expected = parts[:2], "a number, a text, true or false"
-    key = ".".join(str(part) for part in parts)
+def _explain(kind: type[Spec], complaints: Sequence[ErrorDetails]) -> UsageError:
+    """Return the error that says what pydantic complains of first, in words of the configuration.
+
+    A key that does not exist comes before one that is missing, which may be the same one misspelt. Of a
+    union's branches the one counts that got furthest, or all that got as far.
+    """
+    unknown = [one for one in complaints if one["type"] == "extra_forbidden"]
+    named = [(_name_key(kind, one["loc"]), one) for one in unknown or complaints]
+    first = [(key, one) for key, one in named if key.split(".")[0] == named[0][0].split(".")[0]]
+    key, complaint = max(first, key=lambda pair: pair[0].count("."))
+    messages = [one["msg"].removeprefix("Input should be ") for other, one in first if other == key]
+    expected = " or ".join(dict.fromkeys(messages))
+    if key.split(".")[0].endswith("_options"):
+        expected = "a number, a text, true or false"
     if complaint["type"] == "extra_forbidden":
         return build_unknown_name_error("configuration key", key, _list_keys(kind))
     if complaint["type"] == "missing":
@@ -63,11 +70,31 @@ def _explain(kind: type[Spec], complaint: ErrorDetails) -> UsageError:
     received = complaint["input"]
     if isinstance(received, float) and math.isnan(received):
         expected = "a finite number"
-    elif complaint["type"] == "model_type":
+    elif complaint["type"] in ("model_type", "dict_type"):
         expected = "a table of keys and values"
     return UsageError(
         f"the configuration key {key!r} has a bad value", received=repr(received), expected=expected
     )
+
+
+def _name_key(kind: type[Spec], place: Sequence[str | int]) -> str:
+    """Return a place in the configuration as keys with dots, without the names of a union's branches."""
+    parts: list[str] = []
+    inner: type[Spec] | None = kind
+    for part in place:
+        if inner is not None:
+            parts.append(str(part))
+            field = inner.model_fields.get(str(part))
+            inner = None if field is None else _find_table(field.annotation)
+        elif isinstance(part, int) or (parts[-1].endswith("_options") and len(parts) == 1):
+            parts.append(str(part))
+    return ".".join(parts)
+
+
+def _find_table(annotation: Any) -> type[Spec] | None:
+    """Return the model of a field that is a table, or a table or nothing; None for any other field."""
+    choices = [annotation, *get_args(annotation)]
+    return next((one for one in choices if isinstance(one, type) and issubclass(one, Spec)), None)
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -126,8 +153,8 @@ def _set_nested(values: dict[str, Any], parts: list[str], value: Any) -> None:
 def _list_keys(kind: type[Spec], prefix: str = "") -> list[str]:
     keys: list[str] = []
     for name, field in kind.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, Spec):
+        inner = _find_table(field.annotation)
+        if inner is not None:
             keys += _list_keys(inner, f"{prefix}{name}.")
         else:
             keys.append(prefix + name)

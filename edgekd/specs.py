@@ -31,6 +31,9 @@ class CropBox(Spec):
     width: PositiveInt
 
 
+FRAME_BITS = {"uint8": 8, "uint16": 16}
+
+
 class PreprocessSpec(Spec):
     """How a frame (H, W) or (H, W, 3) becomes a (C, height, width) float32 tensor.
 
@@ -65,6 +68,15 @@ class PreprocessSpec(Spec):
     def channels(self) -> int:
         """Channels of the tensor: 1 for grey, 3 for colour."""
         return 1 if self.color == "gray" else 3
+
+    @property
+    def white(self) -> int:
+        """The brightest stored integer: what ``scale`` maps to 1, 4095 in 12-bit frames of 16 bits each.
+
+        The largest of ``frame_dtype`` where ``scale`` says of no value that it is the brightest.
+        """
+        bits, level = FRAME_BITS[self.frame_dtype], round(1 / self.scale)
+        return level if 2 ** (bits // 2) <= level < 2**bits else 2**bits - 1
 
     @model_validator(mode="after")
     def _check_channels(self) -> PreprocessSpec:

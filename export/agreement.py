@@ -99,12 +99,11 @@ def _measure_preprocessing(run: Runner, spec: PreprocessSpec, size: tuple[int, i
     if spec.crop is not None:
         height += spec.crop.top + spec.crop.height
         width += spec.crop.left + spec.crop.width
-    largest = np.iinfo(spec.frame_dtype).max
     shape = (height, width) if spec.color == "gray" else (height, width, 3)
-    frame = np.random.default_rng(0).integers(0, largest + 1, shape, dtype=spec.frame_dtype)
+    frame = np.random.default_rng(0).integers(0, spec.white + 1, shape, dtype=spec.frame_dtype)
     truth = preprocess_frame(frame, spec)
     found = run(frame.reshape(1, height, width, spec.channels))[0]
-    value_range = spec.scale * largest / np.reshape(spec.std, (-1, 1, 1))
+    value_range = spec.scale * spec.white / np.reshape(spec.std, (-1, 1, 1))
     return float((np.abs(found - truth) / value_range).max())
 
 

@@ -195,9 +195,8 @@ def _draw_frames(spec: PreprocessSpec, shapes: FixedShapes) -> np.ndarray:
         needed = (spec.crop.top + spec.crop.height, spec.crop.left + spec.crop.width)
         size = (max(size[0], needed[0]), max(size[1], needed[1]))
     color = (3,) if spec.color == "rgb" else ()
-    largest = np.iinfo(spec.frame_dtype).max
     shape = (shapes.batch or 1, *size, *color)
-    return np.random.default_rng(0).integers(0, largest + 1, shape, dtype=spec.frame_dtype)
+    return np.random.default_rng(0).integers(0, spec.white + 1, shape, dtype=spec.frame_dtype)
 
 
 def _segment(bundle: Bundle, build: Build, frames: np.ndarray) -> np.ndarray:

@@ -75,6 +75,12 @@ def test_a_folder_or_bytes_for_a_file_are_named(tmp_path: Path) -> None:
         ("image_size", 16, "received 16, expected greater than or equal to 32"),
         ("crop", 3, "'crop' has a bad value: received 3, expected a table of keys and values"),
         ("crop.top", 0, "'crop.left' is missing: expected a value"),
+        ("crop.hieght", 0, "received 'crop.hieght', .* did you mean 'crop.height'"),
+        ("teacher", 3, "'teacher' has a bad value: received 3, expected a valid string or a valid tuple"),
+        ("teacher", ["a", 3], "'teacher.1' has a bad value: received 3, expected a valid string$"),
+        ("teacher", [], "'teacher' has a bad value: .* at least 1 item"),
+        ("classes", {"names": ["a", 3]}, "'classes.names.1' has a bad value"),
+        ("student_options", 3, "'student_options' has a bad value: .* a table of keys and values"),
         (
             "student_options.width",
             [1],
@@ -147,6 +153,16 @@ def test_the_preprocessing_maps_the_full_range_to_two_either_way(dtype: str, lev
     assert [(value * spec.scale - spec.mean[2]) / spec.std[2] for value in (0, levels)] == pytest.approx(
         [-2, 2]
     )
+
+
+def test_frames_of_fewer_bits_fill_the_range_too() -> None:
+    values = {"frame_dtype": "uint16", "bits_stored": 12}
+    spec = build_config(FitConfig, values).build_preprocess()
+    assert (4095 * spec.scale, spec.white) == (pytest.approx(1), 4095)
+    for dtype, bits in (("uint16", 8), ("uint8", 12)):
+        values = {"frame_dtype": dtype, "bits_stored": bits}
+        with pytest.raises(UsageError, match=f"received bits_stored {bits}, expected at most"):
+            build_config(FitConfig, values).build_preprocess()
 
 
 def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,3 +46,18 @@ def test_two_classes_at_least() -> None:
     assert ClassSpec().count == 2
     with pytest.raises(ValidationError):
         ClassSpec(names=("background",))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "white"),
+    [
+        ("uint8", 1 / 255, 255),
+        ("uint16", 1 / 65535, 65535),
+        ("uint16", 1 / 4095, 4095),
+        ("uint8", 1.0, 255),  # normalised by a mean and deviation of stored values
+        ("uint16", 1.0, 65535),
+    ],
+)
+def test_white_is_what_the_scale_maps_to_1(dtype: str, scale: float, white: int) -> None:
+    spec = PreprocessSpec.model_validate({"height": 8, "width": 8, "frame_dtype": dtype, "scale": scale})
+    assert spec.white == white

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgekd.data.cases import Case, Dataset, Scan
 from edgekd.data.duplicates import find_near_duplicates
-from edgekd.data.frame_check import report_crop, report_depth
+from edgekd.data.frame_check import report_crop, report_depth, report_range
 from edgekd.data.inspection import UNDECLARED_CLASSES, CaseFacts, Finding, inspect_case, list_names
 from edgekd.data.layouts import scan_dataset
 from edgekd.data.splits import DEFAULT_FRACTIONS, DEFAULT_SALT, SPLITS, assign_splits, find_crossing_groups
@@ -55,6 +55,7 @@ def check_dataset(
     fractions: Sequence[float] = DEFAULT_FRACTIONS,
     salt: str = DEFAULT_SALT,
     frame_dtype: str = "uint8",
+    bits_stored: int | None = None,
     crop: CropBox | None = None,
     quiet: bool = False,
 ) -> CheckReport:
@@ -64,7 +65,7 @@ def check_dataset(
         path: folder or CSV table.
         num_classes: K, background included.
         fractions, salt: how the splits will be made, see `assign_splits`.
-        frame_dtype, crop: what images will be read as, see PreprocessSpec.
+        frame_dtype, bits_stored, crop: what images will be read as, see FitConfig.
         quiet: show no progress bar.
 
     Raises:
@@ -79,6 +80,7 @@ def check_dataset(
     findings += _report_duplicates(facts, splits)
     findings += _report_classes(facts, splits, num_classes)
     findings += report_depth(facts, frame_dtype)
+    findings += report_range(facts, frame_dtype, bits_stored)
     findings += report_crop(facts, crop)
     findings.sort(key=lambda finding: finding.severity != "fault")
     summary = summarise_dataset(scan.dataset, facts, splits, num_classes)

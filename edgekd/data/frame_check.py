@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgekd.data.inspection import CaseFacts, Finding, list_names
-from edgekd.specs import CropBox
+from edgekd.specs import FRAME_BITS, CropBox
 
-BITS = {"uint8": 8, "uint16": 16}
+# Fewer than all bits of a pixel in use are told from this many unused on.
+UNUSED_BITS = 2
 
 
 def report_depth(facts: Sequence[CaseFacts], frame_dtype: str) -> list[Finding]:
@@ -17,7 +18,7 @@ def report_depth(facts: Sequence[CaseFacts], frame_dtype: str) -> list[Finding]:
         facts: the readable cases.
         frame_dtype: ``uint8`` or ``uint16``.
     """
-    names = {dtype: [fact.case.name for fact in facts if fact.dtype == dtype] for dtype in BITS}
+    names = {dtype: [fact.case.name for fact in facts if fact.dtype == dtype] for dtype in FRAME_BITS}
     if names["uint8"] and names["uint16"]:
         fewer = min(names, key=lambda dtype: len(names[dtype]))
         detail = (
@@ -29,10 +30,38 @@ def report_depth(facts: Sequence[CaseFacts], frame_dtype: str) -> list[Finding]:
     if found is None:
         return []
     detail = (
-        f'{BITS[found]} bit in all images, where frame_dtype = "{frame_dtype}" promises {BITS[frame_dtype]}: '
+        f"{FRAME_BITS[found]} bit in all images, where frame_dtype = "
+        f'"{frame_dtype}" promises {FRAME_BITS[frame_dtype]}: '
         f'set frame_dtype = "{found}" in the configuration, or convert them'
     )
     return [Finding("fault", "unexpected bit depth", None, detail)]
+
+
+def report_range(facts: Sequence[CaseFacts], frame_dtype: str, bits_stored: int | None) -> list[Finding]:
+    """Return the fault of images brighter than was promised, the warning of bits that none of them uses.
+
+    Args:
+        facts: the readable cases.
+        frame_dtype, bits_stored: see FitConfig.
+    """
+    facts = [fact for fact in facts if fact.dtype == frame_dtype]
+    bits = FRAME_BITS[frame_dtype] if bits_stored is None else bits_stored
+    bright = [fact.case.name for fact in facts if fact.brightest >= 2**bits]
+    highest = max((fact.brightest for fact in facts), default=0)
+    if bright:
+        detail = (
+            f"bits_stored = {bits} promises values up to {2**bits - 1}, the brightest pixel is {highest}; "
+            f"too bright: {list_names(bright)}"
+        )
+        return [Finding("fault", "brighter than promised", None, detail)]
+    if frame_dtype == "uint8" or not 0 < highest < 2 ** (bits - UNUSED_BITS):
+        return []
+    detail = (
+        f"the brightest pixel of all images is {highest} of {2**bits - 1}, so that a network sees little "
+        f"contrast: set bits_stored = {max(9, highest.bit_length())} in the configuration if the device "
+        "stores so many"
+    )
+    return [Finding("warning", "bits that no image uses", None, detail)]
 
 
 def report_crop(facts: Sequence[CaseFacts], crop: CropBox | None) -> list[Finding]:

@@ -51,6 +51,7 @@ class CaseFacts:
         height, width: image size in pixels.
         dtype: ``uint8`` or ``uint16``.
         is_color: whether the image has three channels.
+        brightest: its largest stored value.
         class_pixels: (K,) int64, pixels of each class in the mask.
         thumbnail: see `make_thumbnail`.
         pixel_hash: sha256 (hex) of the image's size, type and pixels.
@@ -61,6 +62,7 @@ class CaseFacts:
     width: int
     dtype: str
     is_color: bool
+    brightest: int
     class_pixels: NDArray[np.int64]
     thumbnail: NDArray[np.float32]
     pixel_hash: str
@@ -102,6 +104,7 @@ def inspect_case(case: Case, num_classes: int) -> Inspection:
         width=image.shape[1],
         dtype=image.dtype.name,
         is_color=image.ndim == 3,
+        brightest=int(image.max()),
         class_pixels=np.bincount(mask.ravel(), minlength=num_classes).astype(np.int64),
         thumbnail=make_thumbnail(image),
         pixel_hash=hash_array(image),

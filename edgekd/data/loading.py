@@ -14,9 +14,15 @@ from numpy.typing import NDArray
 from edgekd.data.cases import Case
 from edgekd.data.readers import read_image, read_mask
 from edgekd.errors import InputError
-from edgekd.preprocess.reference import check_frame, convert_to_gray, prepare_truth, preprocess_frame
+from edgekd.preprocess.reference import (
+    check_frame,
+    convert_to_gray,
+    crop_frame,
+    prepare_truth,
+    preprocess_frame,
+)
 from edgekd.progress import track
-from edgekd.specs import ClassSpec, PreprocessSpec
+from edgekd.specs import FRAME_BITS, ClassSpec, PreprocessSpec
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ def read_case(case: Case, spec: PreprocessSpec, classes: ClassSpec) -> tuple[NDA
 
 
 def _build_dtype_error(path: Path, found: str, promised: str) -> InputError:
-    bits = {"uint8": 8, "uint16": 16}
+    bits = FRAME_BITS
     return InputError(
         f"{path} holds {bits[found]}-bit pixels where {bits[promised]} bits were promised",
         received=found,
@@ -145,16 +151,21 @@ def _hash_contents(case: Case) -> str:
 
 
 def hash_pixels(frame: NDArray[Any], spec: PreprocessSpec) -> str:
-    """Return the sha256 (hex) of a frame's size and of the pixels that a network with ``spec`` can see.
+    """Return the sha256 (hex) of the pixels that a network with ``spec`` can see, and of their size.
 
-    Whatever the file is called, however it was packed and whichever masks lie beside it.
+    Whatever the file is called, however it was packed, whichever masks lie beside it and whatever stands
+    outside the crop box.
 
     Args:
         frame: (H, W) or (H, W, 3) as ``read_frame`` gives it.
-        spec: a grey one sees the luma of colours.
+        spec: a grey one sees the luma of colours, one for colours sees grey as three equal channels.
     """
-    is_color = frame.ndim == 3
-    seen = convert_to_gray(frame, spec.frame_order) if is_color and spec.color == "gray" else frame
+    seen = crop_frame(frame, spec)
+    is_color = seen.ndim == 3
+    if is_color and spec.color == "gray":
+        seen = convert_to_gray(seen, spec.frame_order)
+    elif not is_color and spec.color == "rgb":
+        seen = np.repeat(seen[..., None], 3, axis=2)
     return hash_array(seen)
 
 

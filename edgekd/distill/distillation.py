@@ -21,6 +21,7 @@ from edgekd.distill.objective import LOSSES
 from edgekd.distill.plan import Plan, make_plan
 from edgekd.distill.predict import copy_to_cpu
 from edgekd.distill.quantization import simulate_int8
+from edgekd.distill.ready import read_kept_teachers, write_kept_teachers
 from edgekd.distill.results import (
     BUNDLE_FOLDER,
     DistillResult,
@@ -74,14 +75,21 @@ def distill(
     """
     if control is None:
         control = resume and read_choices(out).get("control") is True
-    plan = make_plan(config, control, cache)
+    plan = make_plan(config, control, cache, read_kept_teachers(out) if resume else ())
     identity = {
         "kind": "distill",
         "control": control,
         "ready_teachers_sha256": [one.fact.sha256 for one in plan.ready],
     }
     session = open_session(
-        config, data, out, identity, resume=resume, quiet=quiet, check_inputs=plan.check_inputs
+        config,
+        data,
+        out,
+        identity,
+        resume=resume,
+        quiet=quiet,
+        check_inputs=plan.check_inputs,
+        write_more=lambda folder: write_kept_teachers(plan.ready, folder),
     )
     if session is not None:
         with explain_lost_process(session.fabric):

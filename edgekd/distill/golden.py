@@ -82,8 +82,6 @@ def render_golden(spec: PreprocessSpec) -> FramesWithTruths:
     pairs = [
         render_phantom(GOLDEN_SEED + index, height=height, width=width) for index in range(NUM_GOLDEN_FRAMES)
     ]
-    # 257 maps the full range of 8 bit onto that of 16.
-    factor = 257 if spec.frame_dtype == "uint16" else 1
-    return [
-        (image.astype(spec.frame_dtype) * np.array(factor, spec.frame_dtype), mask) for image, mask in pairs
-    ]
+    if spec.frame_dtype == "uint8":
+        return pairs
+    return [((image.astype(np.uint32) * spec.white // 255).astype(np.uint16), mask) for image, mask in pairs]

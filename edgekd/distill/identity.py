@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from edgekd.config import DistillConfig, FitConfig
 from edgekd.config_reader import AnyConfig, build_config, load_config
-from edgekd.errors import InputError, IntegrityError, UsageError
+from edgekd.errors import InputError, IntegrityError, MachineError, UsageError
 
 CONFIG_FILE = "config.json"
 _MISSING = "not there"
@@ -59,7 +59,8 @@ def load_resumed_config(
 def check_same_choices(out: Path, kind: type[FitConfig], choices: Mapping[str, Any]) -> None:
     """Raise UsageError, naming the keys, where choices differ from the run's; InputError without a run.
 
-    An option that did not exist when the run was begun counts as what runs did then.
+    An option that did not exist when the run was begun counts as what runs did then. MachineError where the
+    choices are the same and ``auto`` means another precision here.
     """
     recorded = read_choices(out)
     recorded.pop("data_sha256", None)
@@ -121,6 +122,13 @@ def _complete_config(kind: type[AnyConfig], recorded: Mapping[str, Any]) -> AnyC
 def _refuse_changes(out: Path, changes: Sequence[Change]) -> None:
     if not changes:
         return
+    if [change.key for change in changes] == ["precision"]:
+        raise MachineError(
+            f"the run {out} cannot be continued in another precision",
+            received=f"{changes[0].now}, which this machine would compute in",
+            expected=f"{changes[0].before}, which the run began with",
+            action="continue it on a machine like the first, or begin a new run",
+        )
     keys = [change.key.removeprefix("config.") for change in changes]
     raise UsageError(
         f"the run {out} cannot be continued with another {' or '.join(keys)}",

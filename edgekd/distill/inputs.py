@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from edgekd.config import DistillConfig, FitConfig
+from edgekd.console import print_notice
 from edgekd.data import (
     LoadedCases,
     LoadedFrames,
@@ -19,6 +22,7 @@ from edgekd.data import (
     load_cases,
     load_frames,
 )
+from edgekd.data.frame_check import UNUSED_BITS
 from edgekd.distill.golden import FramesWithTruths, read_golden_cases
 from edgekd.errors import InputError, UsageError
 
@@ -68,6 +72,8 @@ def load_inputs(data: Path, config: FitConfig, *, quiet: bool = False) -> Inputs
         trained |= set() if unlabelled is None else set(unlabelled.sha256)
         golden = read_golden_cases(Path(config.golden), spec, config.classes, trained)
     splits = {name: load_cases(cases, spec, config.classes, quiet=quiet) for name, cases in parts.items()}
+    _warn_of_copies(splits, quiet=quiet)
+    _check_range(splits, config, quiet=quiet)
     if folder is not None and unlabelled is not None:
         _check_not_judged(unlabelled, splits, folder)
     return Inputs(
@@ -87,6 +93,41 @@ def check_can_choose(val: LoadedCases) -> None:
             received=f"{len(val.truths)} cases, all of them background",
             expected="a case with a foreground",
             action="give it one by larger split.fractions, another split.salt or a column split",
+        )
+
+
+def _warn_of_copies(splits: Mapping[str, LoadedCases], *, quiet: bool) -> None:
+    learned = dict(zip(splits["train"].pixels_sha256, splits["train"].names, strict=True))
+    for split in ("val", "test"):
+        judging = zip(splits[split].pixels_sha256, splits[split].names, strict=True)
+        copies = [(name, learned[sha256]) for sha256, name in judging if sha256 in learned]
+        if copies:
+            print_notice(
+                f"{len(copies)} of {len(splits[split].names)} images of the {split} split are learned from "
+                f"too ({copies[0][0]} is {copies[0][1]}), so its scores are too good: give copies one group; "
+                "`edgekd data check` lists them",
+                quiet=quiet,
+            )
+
+
+def _check_range(splits: Mapping[str, LoadedCases], config: FitConfig, *, quiet: bool) -> None:
+    """Raise InputError where pixels are brighter than 1; tell where frames of 16 bits use few of them."""
+    spec = config.build_preprocess()
+    mean, std = (np.reshape(values, (-1, 1, 1)) for values in (spec.mean, spec.std))
+    highest = max(float((cases.images * std + mean).max()) for cases in splits.values())
+    value = round(highest * spec.white)
+    if value > spec.white:
+        raise InputError(
+            "there are pixels brighter than the configuration promises",
+            received=f"values up to about {value}",
+            expected=f"at most {spec.white} (bits_stored)",
+            action="set bits_stored to what the device stores; `edgekd data check` tells",
+        )
+    if spec.frame_dtype == "uint16" and value.bit_length() <= spec.white.bit_length() - UNUSED_BITS:
+        print_notice(
+            f"the brightest pixel is about {value} of {spec.white}, so that the networks see little "
+            "contrast: set bits_stored to what the device stores",
+            quiet=quiet,
         )
 
 

@@ -11,7 +11,7 @@ from edgekd.distill.idle_options import refuse_idle_options
 from edgekd.distill.inputs import Inputs, check_can_choose
 from edgekd.distill.objective import check_terms, compares_logits, parse_terms
 from edgekd.distill.ready import ReadyTeacher, find_ready_teachers
-from edgekd.distill.session import describe_network
+from edgekd.distill.session import check_share_of_one, describe_network
 from edgekd.distill.taps import TapPair, measure_channels, parse_taps
 from edgekd.errors import UsageError
 from edgekd.models import build_model
@@ -60,28 +60,34 @@ class Plan:
         """Raise UsageError where a ready teacher has learned from what judges the student.
 
         Raises:
+            UsageError: a step holds one image, and a network cannot learn from one.
             InputError: the best epoch of a network is wanted, and the validation split cannot tell it.
         """
         for one in self.ready:
             one.check_not_leaked(inputs)
+        trained = (self.student,) if self.ready else (self.student, *self.teachers)
+        check_share_of_one(trained, self.config, inputs)
         if not self.ready or self.config.select == "best":
             check_can_choose(inputs.splits["val"])
 
 
-def make_plan(config: DistillConfig, control: bool, cache: Path | None = None) -> Plan:
+def make_plan(
+    config: DistillConfig, control: bool, cache: Path | None = None, kept: Sequence[ReadyTeacher] = ()
+) -> Plan:
     """Return the plan of a run, without reading its data.
 
     Args:
         config: the choices.
         control: whether the control is trained too.
         cache: folder for stored answers, where one was named.
+        kept: ready teachers that the run to be continued has kept, wherever their own runs are now.
 
     Raises:
         InputError, IntegrityError: a ready teacher cannot be used.
         UsageError: unknown networks, losses or taps, choices that do not go together, or one that would do
             nothing.
     """
-    ready = find_ready_teachers(config)
+    ready = tuple(kept) or find_ready_teachers(config)
     teachers = tuple(one.fact.model for one in ready) or (
         describe_network(config.list_teachers()[0], config.teacher_options, config),
     )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekd.atomic import hash_file, write_bytes_atomic, write_json_atomic
 from edgekd.config import DistillConfig
 from edgekd.distill.inputs import Inputs
-from edgekd.distill.results import NetworkResult, RunRecord, read_record, resolve_weights
-from edgekd.errors import InputError, UsageError
+from edgekd.distill.results import NetworkResult, RunRecord, name_teacher, read_record, resolve_weights
+from edgekd.errors import InputError, IntegrityError, UsageError
 from edgekd.models import CATALOGUE
+
+KEPT_FILE = "teachers.json"
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,12 @@ class ReadyTeacher:
     weights: Path
 
     def check_not_leaked(self, inputs: Inputs) -> None:
-        """Raise UsageError where the teacher learned from frames that judge the student here."""
-        learned = set(self.record.train_pixels_sha256)
+        """Raise UsageError where the teacher learned from frames that judge the student here.
+
+        Not of copies of frames that the student itself learns from: these are a fault of the data set, which
+        ``load_inputs`` tells.
+        """
+        learned = set(self.record.train_pixels_sha256) - set(inputs.splits["train"].pixels_sha256)
         for split in ("val", "test"):
             judging = inputs.splits[split].pixels_sha256
             leaked = sum(sha256 in learned for sha256 in judging)
@@ -75,6 +83,42 @@ def find_ready_teachers(config: DistillConfig) -> tuple[ReadyTeacher, ...]:
     return ready
 
 
+def write_kept_teachers(teachers: Sequence[ReadyTeacher], folder: Path) -> None:
+    """Copy ready teachers and their runs' records into a run that begins, so that it needs no other one."""
+    if not teachers:
+        return
+    for index, one in enumerate(teachers):
+        write_bytes_atomic(folder / f"{name_teacher(index)}.safetensors", one.weights.read_bytes())
+    records = [{"path": str(one.path), "record": one.record.model_dump(mode="json")} for one in teachers]
+    write_json_atomic(folder / KEPT_FILE, records)
+
+
+def read_kept_teachers(folder: Path) -> tuple[ReadyTeacher, ...]:
+    """Return the ready teachers that a run has kept; none where it has none.
+
+    Raises:
+        IntegrityError: one is missing or has changed.
+    """
+    path = folder / KEPT_FILE
+    if not path.is_file():
+        return ()
+    kept: list[ReadyTeacher] = []
+    for index, one in enumerate(json.loads(path.read_text())):
+        record, weights = (
+            RunRecord.model_validate(one["record"]),
+            folder / f"{name_teacher(index)}.safetensors",
+        )
+        fact = record.networks[_name_role(record)]
+        if not weights.is_file() or hash_file(weights) != fact.sha256:
+            raise IntegrityError(f"{weights} is not the teacher of this run", action="begin a new run")
+        kept.append(ReadyTeacher(Path(one["path"]), record, fact, weights))
+    return tuple(kept)
+
+
+def _name_role(record: RunRecord) -> str:
+    return "model" if record.kind == "train" else "teacher"
+
+
 def _check_folders(names: Sequence[str]) -> None:
     for name in names:
         # No name of a network has a separator in it.
@@ -88,7 +132,7 @@ def _check_folders(names: Sequence[str]) -> None:
 
 def _read_teacher(path: Path, config: DistillConfig) -> ReadyTeacher:
     record = read_record(path)
-    role = "model" if record.kind == "train" else "teacher"
+    role = _name_role(record)
     _check_fits(path, record, config)
     return ReadyTeacher(path, record, record.networks[role], resolve_weights(path, record, role))
 

@@ -32,7 +32,14 @@ from edgekd.distill.loop import Phase, Setting, run_phase
 from edgekd.distill.results import RESULT_FILE
 from edgekd.distill.schedule import check_shares
 from edgekd.errors import UsageError
-from edgekd.models import build_model, check_image_size, check_network, count_model, resolve_options
+from edgekd.models import (
+    build_model,
+    check_image_size,
+    check_learns_from_one,
+    check_network,
+    count_model,
+    resolve_options,
+)
 from edgekd.specs import ModelSpec
 
 STATE_FOLDER = "state"
@@ -124,6 +131,7 @@ def open_session(
     resume: bool,
     quiet: bool,
     check_inputs: Callable[[Inputs], None] | None = None,
+    write_more: Callable[[Path], None] | None = None,
 ) -> Session | None:
     """Check everything, read the data and begin the run folder, or find the place to continue.
 
@@ -135,6 +143,7 @@ def open_session(
         resume: continue a run.
         quiet: show no bar, and write no line an epoch.
         check_inputs: further checks of the data, before anything is written.
+        write_more: writes what else the folder of a new run begins with.
 
     Returns:
         The session, or None where the run to be continued is finished.
@@ -169,6 +178,8 @@ def open_session(
     if not resume and fabric.is_global_zero:
         with staged_folder(out) as staging:
             write_json_atomic(staging / CONFIG_FILE, {**choices, "data_sha256": dict(inputs.sha256)})
+            if write_more is not None:
+                write_more(staging)
     fabric.barrier()
     checkpoint = find_checkpoint(out / STATE_FOLDER)
     journal = Journal() if checkpoint is None else load_journal(checkpoint)
@@ -195,6 +206,17 @@ def describe_network(name: str, options: Options, config: FitConfig) -> ModelSpe
         parameters=parameters,
         macs=macs,
     )
+
+
+def check_share_of_one(models: Sequence[ModelSpec], config: FitConfig, inputs: Inputs) -> None:
+    """Raise UsageError where a step holds one image for a process, and a network cannot learn from one."""
+    batch = min(config.batch_size, len(inputs.splits["train"].images))
+    if batch > config.devices * config.num_nodes:
+        return
+    spec = config.build_preprocess()
+    for model in models:
+        network = build_model(model.name, model.in_channels, model.num_classes, model.options)
+        check_learns_from_one(model.name, network, spec.channels, spec.height, spec.width)
 
 
 def _check_out_is_new(out: Path) -> None:

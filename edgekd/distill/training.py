@@ -14,7 +14,7 @@ from edgekd.distill.learner import load_weights
 from edgekd.distill.loop import Phase
 from edgekd.distill.objective import parse_terms
 from edgekd.distill.results import TrainResult, read_record, write_record
-from edgekd.distill.session import Session, describe_network, open_session
+from edgekd.distill.session import Session, check_share_of_one, describe_network, open_session
 from edgekd.specs import ModelSpec
 
 MODEL_FILE = "model.safetensors"
@@ -41,6 +41,7 @@ def train(
     model = describe_network(config.model, config.model_options, config)
 
     def check_inputs(inputs: Inputs) -> None:
+        check_share_of_one([model], config, inputs)
         if config.select == "best":
             check_can_choose(inputs.splits["val"])
 

@@ -11,7 +11,13 @@ from edgekd.models.catalogue import (
     list_taps,
     resolve_options,
 )
-from edgekd.models.count import NetworkFacts, check_network, count_model, describe_catalogue
+from edgekd.models.count import (
+    NetworkFacts,
+    check_learns_from_one,
+    check_network,
+    count_model,
+    describe_catalogue,
+)
 
 __all__ = [
     "CATALOGUE",
@@ -21,6 +27,7 @@ __all__ = [
     "NetworkFacts",
     "build_model",
     "check_image_size",
+    "check_learns_from_one",
     "check_network",
     "count_model",
     "describe_catalogue",

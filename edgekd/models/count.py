@@ -86,6 +86,23 @@ def check_network(
         )
 
 
+def check_learns_from_one(name: str, model: nn.Module, in_channels: int, height: int, width: int) -> None:
+    """Raise UsageError where ``model`` cannot train on a single image; its buffers are changed.
+
+    Batch normalisation has no variance where one image leaves one value a channel.
+    """
+    try:
+        with torch.no_grad():
+            model.train()(torch.zeros(1, in_channels, height, width))
+    except Exception as error:  # the network may be anyone's code
+        raise UsageError(
+            f"the network {name!r} cannot learn from one image of {height}×{width} a step",
+            received=describe_error(error),
+            expected="at least two images a step and process",
+            action="use a larger --batch-size, or --image-size",
+        ) from error
+
+
 def probe_logits(model: nn.Module, in_channels: int, height: int, width: int) -> torch.Tensor:
     """Return the logits of one black image in eval mode; the model's mode is put back."""
     modes = [(module, module.training) for module in model.modules()]

@@ -173,6 +173,29 @@ def test_images_of_another_depth_than_promised_are_one_fault(sound: Path, rng: n
     assert check_dataset(sound, frame_dtype="uint16", quiet=True).findings == ()
 
 
+@pytest.mark.parametrize(
+    ("largest", "bits", "found"),
+    [
+        (4095, None, ("warning", "bits that no image uses")),
+        (4095, 12, None),
+        (4096, 12, ("fault", "brighter than promised")),
+        (65535, None, None),
+    ],
+)
+def test_the_bits_that_images_use_are_told(
+    sound: Path, largest: int, bits: int | None, found: tuple[str, str] | None
+) -> None:
+    for path in (sound / "images").iterdir():
+        pixels = np.asarray(Image.open(path)).astype(np.uint16)
+        Image.fromarray((pixels * (largest / pixels.max())).round().astype(np.uint16)).save(path)
+    report = check_dataset(sound, frame_dtype="uint16", bits_stored=bits, quiet=True)
+    told = [
+        one for one in report.findings if one.kind in ("bits that no image uses", "brighter than promised")
+    ]
+    assert [(one.severity, one.kind) for one in told] == ([] if found is None else [found])
+    assert all(str(largest) in one.detail and "bits_stored = 12" in one.detail for one in told)
+
+
 @pytest.mark.parametrize(("top", "left"), [(1, 0), (0, 1)])
 def test_a_crop_box_that_leaves_images_is_one_fault(sound: Path, top: int, left: int) -> None:
     assert check_dataset(sound, crop=CropBox(top=0, left=0, height=40, width=48), quiet=True).findings == ()

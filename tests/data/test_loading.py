@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from edgekd.data import Case, find_cases, hash_cases, load_cases, load_frames, read_case, read_frame
+from edgekd.data.loading import hash_pixels
 from edgekd.errors import InputError
 from edgekd.preprocess.reference import prepare_truth, preprocess_frame
 from edgekd.specs import ClassSpec, CropBox, PreprocessSpec
@@ -58,6 +59,18 @@ def test_a_frame_is_known_by_its_pixels(make_folder: MakeFolder, tmp_path: Path)
         [tmp_path / name for name in ("again.bmp", "colour.png", "other.png")], SPEC, quiet=True
     )
     assert [sha256 == known for sha256 in frames.pixels_sha256] == [True, True, False]
+
+
+def test_a_frame_is_known_by_what_the_network_sees_of_it() -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (12, 12), dtype=np.uint8)
+    clock = frame.copy()
+    clock[0] ^= 255
+    cropped = SPEC.model_copy(update={"crop": CropBox(top=1, left=0, height=11, width=12)})
+    assert hash_pixels(frame, cropped) == hash_pixels(clock, cropped)
+    assert hash_pixels(frame, SPEC) != hash_pixels(clock, SPEC)
+    coloured = SPEC.model_copy(update={"color": "rgb", "mean": (0.5,) * 3, "std": (0.25,) * 3})
+    assert hash_pixels(frame, coloured) == hash_pixels(np.dstack([frame] * 3), coloured)
+    assert hash_pixels(frame, coloured) != hash_pixels(np.dstack([frame, frame, clock]), coloured)
 
 
 def test_16_bit_where_8_was_promised_tells_how_to_go_on(tmp_path: Path) -> None:

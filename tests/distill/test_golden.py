@@ -12,6 +12,7 @@ from disc_runs import build_distill_config, write_discs
 from edgekd.bundle import Bundle, read_golden
 from edgekd.data import find_cases, read_image
 from edgekd.distill import distill, golden
+from edgekd.distill.golden import render_golden
 from edgekd.distill.inputs import load_inputs
 from edgekd.errors import UsageError
 from edgekd.specs import ClassSpec
@@ -64,6 +65,19 @@ def test_frames_without_masks_were_learned_from_too(discs: Path, tmp_path: Path)
     assert inputs.golden is not None
     for (frame, _), image in zip(inputs.golden, expected, strict=True):
         np.testing.assert_array_equal(frame, image)
+
+
+@pytest.mark.parametrize(("bits", "white"), [(None, 65535), (12, 4095)])
+def test_synthetic_ones_fill_the_bits_that_are_stored(bits: int | None, white: int) -> None:
+    config = build_distill_config(frame_dtype="uint16", bits_stored=bits)
+    deep, plain = (
+        [frame for frame, _ in render_golden(one.build_preprocess())]
+        for one in (config, build_distill_config())
+    )
+    for frame, eight in zip(deep, plain, strict=True):
+        assert frame.dtype == np.uint16
+        np.testing.assert_allclose(frame, eight * (white / 255), atol=1)
+        assert frame.max() <= white
 
 
 def test_a_set_that_is_all_learned_from_has_none(discs: Path, tmp_path: Path) -> None:

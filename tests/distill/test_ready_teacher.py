@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from disc_runs import build_distill_config, build_train_config, write_discs
+from disc_runs import build_distill_config, build_train_config, press_ctrl_c_at, write_discs
 from PIL import Image
 
 from edgekd.distill import TrainResult, distill, golden, load_trained_model, train
@@ -98,6 +98,44 @@ def test_it_is_refused_whatever_the_images_are_called_now_and_whoever_hands_it_o
     for out in (teacher.out, handed_on.out):
         with pytest.raises(UsageError, match="learned from cases of the test split: received 1 of 4"):
             distill(build_config(out), data, tmp_path / "run", quiet=True)
+
+
+def test_copies_in_the_students_own_splits_are_told_and_taught_all_the_same(
+    teacher: TrainResult,
+    tmp_path: Path,
+    discs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(golden, "NUM_GOLDEN_FRAMES", 1)
+    data = tmp_path / "data"
+    shutil.copytree(discs, data)
+    shutil.copy(data / "images/train0.png", data / "images/test0.png")
+    distill(build_config(teacher.out), data, tmp_path / "run")
+    told = capsys.readouterr().err
+    assert "1 of 3 images of the test split are learned from too (images/test0.png is images/train" in told
+    assert "of the val split" not in told
+
+
+def test_a_run_keeps_its_teachers(
+    teacher: TrainResult, discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(golden, "NUM_GOLDEN_FRAMES", 1)
+    gone = tmp_path / "gone"
+    shutil.copytree(teacher.out, gone)
+    config, out = build_config(gone), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        press_ctrl_c_at(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            distill(config, discs, out, quiet=True)
+    shutil.rmtree(gone)
+    resumed = distill(config, discs, out, resume=True, quiet=True)
+    whole = distill(build_config(teacher.out), discs, tmp_path / "whole", quiet=True)
+    assert resumed.student.sha256 == whole.student.sha256
+    assert distill(config, discs, out, resume=True, quiet=True).record == resumed.record
+    (out / "teacher.safetensors").write_bytes(b"another")
+    with pytest.raises(IntegrityError, match="is not the teacher of this run"):
+        distill(config, discs, out, resume=True, quiet=True)
 
 
 def test_other_data_may_be_taught(

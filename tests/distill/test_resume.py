@@ -17,11 +17,10 @@ from typing import Any
 
 import pytest
 import torch
-from disc_runs import build_distill_config, build_train_config, write_discs
+from disc_runs import build_distill_config, build_train_config, press_ctrl_c_at, write_discs
 
 from edgekd.config import DistillConfig, TrainConfig
 from edgekd.distill import DistillResult, distill, finish, golden, load_resumed_config, loop, train
-from edgekd.distill.batches import BatchBuilder
 from edgekd.errors import InputError, IntegrityError, MachineError, UsageError
 
 STEPS = 2
@@ -50,18 +49,6 @@ def hash_networks(result: DistillResult) -> dict[str, str]:
 
 def read_losses(out: Path) -> list[Any]:
     return [json.loads(line) for line in (out / "curves.jsonl").read_text().splitlines()]
-
-
-def press_ctrl_c_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Send SIGINT to this process in the middle of the run's step ``step``, counted from 0."""
-    build, calls = BatchBuilder.build, iter(range(1000))
-
-    def interrupt(*arguments: Any, **options: Any) -> Any:
-        if next(calls) == step:
-            os.kill(os.getpid(), signal.SIGINT)
-        return build(*arguments, **options)
-
-    monkeypatch.setattr(BatchBuilder, "build", interrupt)
 
 
 @pytest.mark.parametrize("step", [0, 3, 4])
@@ -192,6 +179,15 @@ def test_a_changed_choice_is_named(
 ) -> None:
     with pytest.raises(UsageError, match=key):
         distill(build_distill_config(**changes), discs, whole.out, control=control, resume=True, quiet=True)
+
+
+def test_a_machine_of_another_precision_is_named(whole: DistillResult, discs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(whole.out, out)
+    record = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps(record | {"precision": "bf16"}))
+    with pytest.raises(MachineError, match=r"another precision: received fp32.*expected bf16"):
+        distill(build_distill_config(precision="auto"), discs, out, control=True, resume=True, quiet=True)
 
 
 def test_an_option_that_the_run_did_not_know_yet_counts_as_what_runs_did_then(

@@ -27,6 +27,7 @@ from edgekd.distill import (
 )
 from edgekd.distill.devices import gains_from_bf16
 from edgekd.distill.gain import estimate_gain
+from edgekd.distill.inputs import load_inputs
 from edgekd.distill.teacher import FrozenTeacher
 from edgekd.errors import InputError, IntegrityError, UsageError
 
@@ -214,6 +215,32 @@ def test_no_best_weights_are_chosen_by_a_split_of_background(discs: Path, tmp_pa
     assert not (tmp_path / "run").exists()
     last = train(build_train_config(select="last", epochs=1), data, tmp_path / "run", quiet=True)
     assert last.record.networks["model"].val["dice"] is None
+
+
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_a_network_that_cannot_learn_from_one_image_is_refused_before_anything_is_written(
+    discs: Path, tmp_path: Path, role: str
+) -> None:
+    # At 32 pixels its deepest batch norm sees one value a channel of each image.
+    changes = {role: "dynunet-s", "batch_size": 1} | ({"student_options": {}} if role == "student" else {})
+    with pytest.raises(UsageError, match=r"'dynunet-s' cannot learn from one image of 32×32 a step"):
+        distill(build_distill_config(**changes), discs, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_frames_of_12_bits_in_16_are_told_of_and_brighter_ones_refused(
+    discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(discs, data)
+    for path in (data / "images").iterdir():
+        pixels = np.asarray(Image.open(path)).astype(np.uint16)
+        Image.fromarray(pixels * 16).save(path)  # up to 4080
+    for bits, told in ((None, True), (12, False)):
+        load_inputs(data, build_distill_config(frame_dtype="uint16", bits_stored=bits))
+        assert ("so that the networks see little contrast" in capsys.readouterr().err) is told
+    with pytest.raises(InputError, match=r"brighter than the configuration promises.*at most 2047"):
+        load_inputs(data, build_distill_config(frame_dtype="uint16", bits_stored=11), quiet=True)
 
 
 def test_a_loss_that_is_not_finite_names_learner_and_step(discs: Path, tmp_path: Path) -> None:

@@ -1,13 +1,18 @@
-"""A tiny data set of bright discs, and configurations that train on it in a second."""
+"""A tiny data set of bright discs, configurations that train on it in a second, and Ctrl-C in between."""
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from edgekd.config import DistillConfig, TrainConfig
+from edgekd.distill.batches import BatchBuilder
 
 COUNTS = {"train": 10, "val": 3, "test": 3}
 COMMON = {"image_size": 32, "batch_size": 4, "accelerator": "cpu", "seed": 3}
@@ -54,3 +59,15 @@ def build_train_config(**changes: object) -> TrainConfig:
     """Return a configuration that trains the student of `build_distill_config` alone, for as many epochs."""
     values = {"model": "unet-narrow", "model_options": {"width": 2}, "epochs": 4, "lr": 1e-2}
     return TrainConfig.model_validate({**COMMON, **values, **changes})
+
+
+def press_ctrl_c_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Send SIGINT to this process in the middle of the run's step ``step``, counted from 0."""
+    build, calls = BatchBuilder.build, iter(range(1000))
+
+    def interrupt(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return build(*arguments, **options)
+
+    monkeypatch.setattr(BatchBuilder, "build", interrupt)
