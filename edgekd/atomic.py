@@ -17,13 +17,18 @@ from edgekd.errors import MachineError, UsageError
 
 @contextlib.contextmanager
 def explain_full_disk(path: Path) -> Iterator[None]:
-    """Turn "no space left" (ENOSPC, EDQUOT) into a MachineError that names ``path``."""
+    """Turn "no space left" (ENOSPC, EDQUOT, EFBIG) into a MachineError that names ``path``."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise MachineError(
                 f"the disk is full while writing {path}", action="free some space and run the command again"
+            ) from error
+        if error.errno == errno.EFBIG:
+            raise MachineError(
+                f"the file system, or a limit of this user, takes no file as large as {path}",
+                action="name a folder on another disk, or raise the limit (ulimit -f)",
             ) from error
         raise
 

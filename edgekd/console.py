@@ -5,12 +5,13 @@ Imports only what ``--help`` needs; rich and everything else come late.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import io
 import json
 import math
-import re
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -29,8 +30,6 @@ INTERRUPTED = 130
 EXTRAS = dict.fromkeys(
     ("torch", "monai", "lightning_fabric", "safetensors", "matplotlib", "onnx", "onnxscript"), "train"
 )
-# A number with or without its unit, or the sign for one that was not measured.
-NUMBER = re.compile(r"^([-+]?[\d,.]+( ?(%|ms|kB|MB|M|G))?|–|not measured)$")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notices.")]
@@ -130,11 +129,25 @@ def _print_answer(answer: Answer | None, *, as_json: bool) -> int:
     """Print what a verb found and return its exit code."""
     if answer is None:
         return 0
-    if as_json:
-        sys.stdout.write(json.dumps(_replace_nan(answer.data), indent=2, allow_nan=False) + "\n")
-    else:
-        _print_tables(answer)
+    try:
+        if as_json:
+            sys.stdout.write(json.dumps(_replace_nan(answer.data), indent=2, allow_nan=False) + "\n")
+        else:
+            _print_tables(answer)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Nobody reads on, as after `| head`: the verb's own verdict stands.
+        _drop_output()
+    except OSError as error:
+        _drop_output()
+        raise MachineError("the answer cannot be written", received=error.strerror or error) from error
     return answer.exit_code
+
+
+def _drop_output() -> None:
+    """Let what is left in the buffer of stdout go nowhere, so that Python's exit does not fail on it."""
+    with contextlib.suppress(io.UnsupportedOperation):  # of a stdout that is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _find_missing_extra(error: Exception) -> str | None:
@@ -156,13 +169,13 @@ def _print_error(text: str, exit_code: int, *, as_json: bool, debug: bool) -> No
 
 
 def _print_tables(answer: Answer) -> None:
-    from rich.console import Console
+    from edgekd.terminal_tables import build_console, print_table
 
     _print_any_text()
     # A pipe has no width: rich would fold tables at 80 columns there.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    console = build_console(None if sys.stdout.isatty() else 200)
     for table in answer.tables:
-        console.print(_build_rich_table(table))
+        print_table(console, table)
     for line in answer.lines:
         console.print(line, markup=False, soft_wrap=True)
 
@@ -171,22 +184,6 @@ def _print_any_text() -> None:
     """Let stdout print "?" for what its encoding lacks: a log in ASCII must not lose a whole answer."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-
-
-def _build_rich_table(table: Table) -> Any:
-    from rich import box
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    # Text, since rich would read square brackets in a str as markup.
-    title = Text(table.title, style="bold")
-    rich_table = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for index, name in enumerate(table.columns):
-        is_numeric = all(NUMBER.match(row[index]) for row in table.rows)
-        rich_table.add_column(Text(name), justify="right" if is_numeric else "left", overflow="fold")
-    for row in table.rows:
-        rich_table.add_row(*map(Text, row))
-    return rich_table
 
 
 def _replace_nan(value: Any) -> Any:

@@ -31,6 +31,11 @@ def test_used_up_quota_is_a_full_disk(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_larger_than_allowed_names_the_limit(tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match="ulimit -f"), staged_folder(tmp_path / "out"):
+        raise OSError(errno.EFBIG, "File too large")
+
+
 def test_other_os_errors_pass_through(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(FileExistsError):

@@ -112,8 +112,23 @@ def test_answer_that_cannot_be_printed_is_no_verdict(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("edgekd.console._print_tables", fail)
     done = runner.invoke(_build_app(Answer({})))
-    assert done.exit_code == 70
-    assert "the disk under the log is full" in done.stderr
+    assert done.exit_code == 3
+    assert "the answer cannot be written: received the disk under the log is full" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["verb"], ["verb", "--json"]])
+def test_a_reader_that_leaves_and_a_full_disk_are_told_apart(arguments: list[str]) -> None:
+    command = [sys.executable, "-c", PRINTS_ANY_TEXT, *arguments]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
+    if os.path.exists("/dev/full"):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+        assert done.returncode == 3
+        assert done.stderr.decode().startswith("edgekd: the answer cannot be written: received No space left")
 
 
 def test_package_of_an_extra_that_is_missing_names_the_extra() -> None:
