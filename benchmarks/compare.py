@@ -178,7 +178,7 @@ def _judge(
     limits: Limits,
 ) -> Verdict:
     build, quantity, unit = key
-    if unit == "verdict" and before.value and after.value is None and build in column.stopped:
+    if unit == "verdict" and before.value and after.value is None and _is_lost(build, first, column):
         # It passed, and now it does not even run.
         return "worse"
     if unit == "score" and not _have_same_data(first, column):
@@ -189,6 +189,15 @@ def _judge(
         return "not judged"
     quiet = build not in first.disturbed | column.disturbed
     return judge_quantity(quantity, unit, before, after, limits, quiet=quiet)
+
+
+def _is_lost(build: str, first: Column, column: Column) -> bool:
+    """Return whether a build cannot run any more, or is not there where all of this device were gated."""
+    if build in column.stopped:
+        return True
+    is_gated = any(kind == "parity" for kind, _ in column.contents)
+    is_there = build in column.builds or build in column.left_out
+    return is_gated and not is_there and find_device(first) == find_device(column)
 
 
 def _have_same_data(first: Column, column: Column) -> bool:

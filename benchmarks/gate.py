@@ -34,6 +34,7 @@ from edgekd.bundle import (
 )
 from edgekd.bundle.builds import BUILD_FILE
 from edgekd.config_reader import load_config
+from edgekd.console import print_notice
 from edgekd.data import Case, read_image
 from edgekd.errors import InputError, UsageError
 from edgekd.runtime import Segmenter
@@ -71,7 +72,7 @@ def run_parity(
         seed: of the bootstrap.
         out: new folder for the files of ``write_parity``; None writes nothing.
         junit: new file for the verdicts as JUnit XML.
-        certificate: new file, written only where every build passed on data.
+        certificate: new file, written only where every build that ran passed on data.
         cache: where an engine may keep compiled code.
         quiet: no progress bars.
 
@@ -105,6 +106,10 @@ def run_parity(
     options |= {"margin": [f"{name}={margin:g}" for name, margin in (margins or {}).items()], "seed": seed}
     facts: list[BuildFacts] = []
     choices, skipped = choose_builds(opened, targets or (), precision, device)
+    if certificate is not None:
+        # It vouches for every file, not only for those that an engine reads.
+        for choice in choices:
+            choice.find_build(opened).check_files()
     if data is None:
         results: Sequence[ParityResult | GoldenResult] = _compare_on_golden(
             opened, choices, criteria, cache, facts
@@ -145,6 +150,8 @@ def run_parity(
         write_text_atomic(junit, build_junit(report.to_dict()))
     if certificate is not None and report.passed:
         write_certificate(certificate, report)
+    elif certificate is not None:
+        print_notice(f"no certificate was written to {certificate}: not every build passed", quiet=quiet)
     return report
 
 

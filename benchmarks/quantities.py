@@ -72,6 +72,12 @@ class Column:
         listed = [one for _, content in self.contents for one in content.get("skipped", ())]
         return {str(one["name"]) for one in listed if one.get("is_obstacle")}
 
+    @property
+    def left_out(self) -> set[str]:
+        """Names of the builds that are there and that a choice of the user left out."""
+        listed = [one for _, content in self.contents for one in content.get("skipped", ())]
+        return {str(one["name"]) for one in listed if not one.get("is_obstacle")}
+
     def collect(self, *keys: str) -> frozenset[str]:
         """Return the values of these keys in all files."""
         return frozenset(

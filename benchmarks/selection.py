@@ -16,6 +16,7 @@ from edgekd.bundle import (
     check_target,
     choose_build,
     format_export,
+    list_build_names,
     list_builds,
     prefer_device,
 )
@@ -25,6 +26,8 @@ from edgekd.runtime.catalogue import PROCESSOR
 
 PROBES = ("null", "scripted")
 """Targets without a build: they measure the harness itself."""
+_TARGETS: Mapping[str | None, str] = {"bf16": "openvino", "fp16": "tensorrt"}
+"""Who computes in a precision that ONNX Runtime has none of on a processor."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +127,7 @@ def choose_builds(
                 check_target(target)
         found = [_choose_target(bundle, target, precision, device) for target in dict.fromkeys(targets)]
         choices, skipped = ([one for part in parts for one in part] for parts in zip(*found, strict=True))
-        return choices, skipped
+        return choices, skipped + _list_unasked(bundle, choices, skipped)
     return _choose_all(bundle, precision, device)
 
 
@@ -155,6 +158,13 @@ def _choose_target(
     return choices, [one.skip() for one in skipped]
 
 
+def _list_unasked(bundle: Bundle, choices: Sequence[Choice], skipped: Sequence[Skipped]) -> list[Skipped]:
+    """Return the builds that are there and were not asked for, so that a report tells them from lost ones."""
+    known = {one.find_build(bundle).name for one in choices if one.target not in PROBES}
+    known |= {one.name for one in skipped}
+    return [Skipped(name, "not asked for") for name in list_build_names(bundle) if name not in known]
+
+
 def _refer_to_rtx(bundle: Bundle) -> None:
     """Raise MachineError where TensorRT-RTX built the engine that ``tensorrt`` is asked for."""
     if list_builds(bundle, "tensorrt-rtx"):
@@ -174,13 +184,23 @@ def _choose_all(
     choices, left = _divide([one for one in found if one[0] not in others], device)
     skipped += [one.skip() for one in left]
     if not choices:
-        reasons = "; ".join(f"{one.name}: {one.reason}" for one in skipped)
-        raise MachineError(
-            f"no build of {bundle.path} can run here",
-            received=reasons or "no build at all",
-            action=format_export(bundle.path, "onnx"),
-        )
+        raise _build_none_error(bundle, precision, device, skipped)
     return choices, skipped
+
+
+def _build_none_error(
+    bundle: Bundle, precision: str | None, device: str | None, skipped: Sequence[Skipped]
+) -> MachineError:
+    # Each reason says what is next for its build; here one thing is next for all.
+    reasons = [f"{one.name}: {one.reason.partition(' Next: ')[0].rstrip('.')}" for one in skipped]
+    action = format_export(bundle.path, _TARGETS.get(precision, "onnx"), precision)
+    if device is not None:
+        action = f"leave --device {device} out; `edgekd doctor` tells what this machine can run"
+    return MachineError(
+        f"no build of {bundle.path} can run here" + ("" if precision is None else f" in {precision}"),
+        received="; ".join(reasons) or "no build at all",
+        action=action,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

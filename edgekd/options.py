@@ -50,7 +50,8 @@ JunitOption = Annotated[
     Path | None, typer.Option("--junit", help="New JUnit XML file; written on an error too.")
 ]
 CertificateOption = Annotated[
-    Path | None, typer.Option("--certificate", help="New file for a certificate of the builds that passed.")
+    Path | None,
+    typer.Option("--certificate", help="New file for a certificate, where every build that ran passed."),
 ]
 VerifyOption = Annotated[
     Path | None, typer.Option("--verify", help="Run no gate: check that this certificate still holds here.")

@@ -33,7 +33,7 @@ def _find_reason(target: str, precision: str, device: str) -> tuple[str, str] | 
     if precision == "fp32":
         return None
     if precision == "bf16":
-        return "bf16 exists for OpenVINO only", "export with --target openvino, or in fp16 or int8"
+        return "bf16 exists for OpenVINO only", "export with --target openvino, or in fp32 or int8"
     if target == "onnx" and precision == "fp16":
         received = "ONNX Runtime computes half-precision graphs in fp32 on a processor"
         return received, "export in fp32 or int8, or in fp16 with --target tensorrt"

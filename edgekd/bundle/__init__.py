@@ -15,6 +15,7 @@ from edgekd.bundle.builds import (
     BuildRecord,
     choose_build,
     find_build,
+    list_build_names,
     list_builds,
     prefer_device,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "find_build",
     "format_export",
     "install_build",
+    "list_build_names",
     "list_builds",
     "load_golden",
     "load_recording",

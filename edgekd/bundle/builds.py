@@ -113,6 +113,13 @@ def list_builds(bundle: Bundle, target: str | None = None, precision: str | None
     return [read_build(bundle, folder) for folder in _list_folders(bundle, target, precision)]
 
 
+def list_build_names(bundle: Bundle) -> list[str]:
+    """Return the names of the builds of ``bundle``, sorted; nothing of them is read."""
+    return [
+        path.name for path in _list_folders(bundle, None, None) if parse_build_name(path.name) is not None
+    ]
+
+
 def find_build(bundle: Bundle, target: str, precision: str = "fp32", device: str | None = None) -> Build:
     """Return the build for a target and precision, of ``device`` where one is named; no other is read.
 

@@ -139,12 +139,33 @@ def test_a_changed_certificate_is_refused(issued: Path, bundle: Bundle) -> None:
         check_certificate(issued, bundle)
 
 
+def test_a_changed_file_that_no_engine_reads_gives_none(
+    bundle: Bundle, data: Path, reference: Recording, tmp_path: Path
+) -> None:
+    made = tmp_path / "core.onnx"
+    made.write_bytes(b"whole")
+    facts = {"target": "onnx", "precision_asked": "fp32", "precision_effective": "fp32", "device": "CPU"}
+    build = write_build(bundle, **facts, status="run", files={"core.onnx": made}, facts={})
+    path = tmp_path / "certificate.json"
+    (build.path / "core.onnx").write_bytes(b"broken")
+    with pytest.raises(IntegrityError, match=r"core\.onnx"):
+        run_parity(bundle, data=data, certificate=path, quiet=True)
+    assert not path.exists()
+    assert run_parity(bundle, data=data, quiet=True).passed
+
+
 def test_golden_frames_and_failures_give_none(
-    bundle: Bundle, add_build: Callable, data: Path, reference: Recording, tmp_path: Path
+    bundle: Bundle,
+    add_build: Callable,
+    data: Path,
+    reference: Recording,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     add_build("openvino")
     path = tmp_path / "certificate.json"
     with pytest.raises(UsageError, match="golden frames"):
         run_parity(bundle, certificate=path)
-    assert not run_parity(bundle, data=data, certificate=path, quiet=True).passed
+    assert not run_parity(bundle, data=data, certificate=path).passed
+    assert "no certificate was written" in capsys.readouterr().err
     assert not path.exists()

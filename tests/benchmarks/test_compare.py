@@ -59,7 +59,7 @@ def test_a_build_that_passed_and_does_not_run_any_more_is_worse(
     run_parity(bundle, out=tmp_path / "a")
     content = json.loads((tmp_path / "a" / "parity.json").read_text())
     other = copy.deepcopy(content["results"][0]) | {"candidate": "openvino-int8-cpu"}
-    paths = [tmp_path / f"{name}.json" for name in ("before", "stopped", "left_out")]
+    paths = [tmp_path / f"{name}.json" for name in ("before", "stopped", "left_out", "gone", "elsewhere")]
     skipped = {"name": "openvino-int8-cpu", "reason": "?", "status": "skipped"}
     for path, changes in zip(
         paths,
@@ -67,6 +67,8 @@ def test_a_build_that_passed_and_does_not_run_any_more_is_worse(
             {"results": [*content["results"], other]},
             {"skipped": [{**skipped, "is_obstacle": True}]},
             {"skipped": [{**skipped, "is_obstacle": False}]},
+            {},
+            {"environment": {**content["environment"], "cpu": {"model": "another"}}},
         ),
         strict=True,
     ):
@@ -74,8 +76,10 @@ def test_a_build_that_passed_and_does_not_run_any_more_is_worse(
     comparison = compare_reports(paths[:2])
     assert not comparison.passed and "openvino-int8-cpu gate passed" in comparison.verdict
     assert ("did not run worse",) in [row[2:] for row in comparison.to_table().rows]
-    # What the user leaves out is a gap, and told as one.
+    assert not compare_reports([paths[0], paths[3]]).passed
+    # What the user leaves out is a gap, and told as one; so is what another device never had.
     assert compare_reports([paths[0], paths[2]]).passed
+    assert compare_reports([paths[0], paths[4]]).passed
 
 
 def test_parity_of_two_bundles_is_compared_with_a_warning(
