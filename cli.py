@@ -164,7 +164,9 @@ def data_check(
 
 @_register(app, "models", TRAINING)
 def models(
-    image_size: Annotated[int, typer.Option(min=16, help="Size the MACs are counted at, pixels.")] = 256,
+    image_size: Annotated[
+        int, typer.Option(min=32, max=2048, help="Size the MACs are counted at, pixels.")
+    ] = 256,
 ) -> Answer:
     """List the networks with their parameters and multiply-accumulates.
 
@@ -241,7 +243,10 @@ def distill(
         Path | None, typer.Option(help="Folder of frames without masks, which the teacher labels.")
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="Folder for the teacher's stored answers; in the run where absent.")
+        Path | None,
+        typer.Option(
+            help="Folder for the teacher's answers, with store_answers = true in --config; else in the run."
+        ),
     ] = None,
     golden: Annotated[
         Path | None,

@@ -201,7 +201,11 @@ def _read_certificate(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as a certificate", received=error) from error
+        raise InputError(
+            f"{path} cannot be read as a certificate",
+            received=(error.strerror or str(error)).lower() if isinstance(error, OSError) else error,
+            action="name the file that edgekd parity --certificate wrote",
+        ) from error
     if not isinstance(content, dict) or content.get("schema") != CERTIFICATE_SCHEMA:
         raise InputError(f"{path} is no certificate", expected=f'"schema": "{CERTIFICATE_SCHEMA}"')
     version = content.get("schema_version")

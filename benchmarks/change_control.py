@@ -78,9 +78,13 @@ def _describe_environment(environment: Mapping[str, Any]) -> dict[str, str]:
 
 def _describe_engines(content: Mapping[str, Any]) -> dict[str, str]:
     return {
-        f"engine {result.get('name', '')} {key}": str(result["facts"][key])
+        f"engine {result.get('name', '')} {key}": _format_fact(result["facts"][key])
         for result in content.get("results", ())
         if isinstance(result.get("facts"), Mapping)
         for key in _FACTS
         if key in result["facts"]
     }
+
+
+def _format_fact(value: Any) -> str:
+    return "left to the engine" if value is None else str(value)

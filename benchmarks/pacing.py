@@ -62,7 +62,9 @@ class PaceConfig:
     def check(self) -> None:
         """Raise UsageError where the values cannot be meant."""
         if not 0 < self.fps <= 10_000:
-            raise UsageError("a frame rate that cannot be meant", received=self.fps, expected="0 to 10000")
+            raise UsageError(
+                "a frame rate that cannot be meant", received=self.fps, expected="above 0, up to 10000"
+            )
         if not 0 <= self.jitter < 0.5:
             raise UsageError(
                 "a jitter that cannot be meant", received=self.jitter, expected="0 to below 0.5 of a period"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from edgekd.atomic import check_output_is_new, staged_folder, write_bytes_atomic, write_text_atomic
@@ -34,11 +35,15 @@ class PredictionReport:
         out: the folder: ``masks/``, ``overlays/``, ``predictions.json``.
         cases: one dict an image: its path, its mask's and overlay's name, height, width, and the part of the
             pixels of each foreground class.
+        failed: one dict an image that could not be read: its path and the reason.
+        interrupted: Ctrl-C ended it before the last image.
     """
 
     engine: str
     out: str
     cases: tuple[dict[str, Any], ...]
+    failed: tuple[dict[str, str], ...] = ()
+    interrupted: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON values."""
@@ -48,6 +53,8 @@ class PredictionReport:
             "engine": self.engine,
             "out": self.out,
             "cases": list(self.cases),
+            "failed": list(self.failed),
+            "interrupted": self.interrupted,
         }
 
 
@@ -75,7 +82,7 @@ def run_prediction(
 
     Raises:
         UsageError: ``out`` exists or cannot be written.
-        InputError: no image, one that cannot be read, or of a size that the build does not take; nothing is
+        InputError: no image that can be read, or one of a size that the build does not take; nothing is
             written then.
         MachineError: the target cannot run here, or no build can.
     """
@@ -83,7 +90,7 @@ def run_prediction(
     images = list_images(source, quiet=quiet)
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     choices, _ = choose_builds(opened, () if target is None else (target,), precision, device)
-    shapes = (read_image(image).shape for image in images)
+    shapes = (shape for shape in map(_read_shape, images) if shape is not None)
     choices, _ = leave_misfits(opened, choices, shapes, named=target is not None)
     with choices[0].load(opened, cache) as segmenter:
         return predict_folder(segmenter, images, out, engine=choices[0].name, quiet=quiet)
@@ -92,7 +99,9 @@ def run_prediction(
 def predict_folder(
     segmenter: Segmenter, images: Sequence[Path], out: Path, *, engine: str, quiet: bool = False
 ) -> PredictionReport:
-    """Write mask (class ids, PNG) and overlay of every image, and ``predictions.json``; all or nothing.
+    """Write mask (class ids, PNG) and overlay of every image that can be read, and ``predictions.json``.
+
+    The folder appears at the end, whole; after Ctrl-C with what there is, where there is anything.
 
     Args:
         segmenter: a loaded engine.
@@ -103,22 +112,50 @@ def predict_folder(
 
     Raises:
         UsageError: ``out`` exists or cannot be written.
-        InputError: an image cannot be read, or two would share a name; nothing is left behind.
+        InputError: no image can be read, or two would share a name; nothing is left behind.
         SegmenterFault: the engine failed; nothing is left behind.
+        KeyboardInterrupt: Ctrl-C before the first mask; nothing is left behind.
     """
     names = _name_outputs(images)
     cases: list[dict[str, Any]] = []
+    failed: list[dict[str, str]] = []
+    interrupted = False
     with staged_folder(out) as folder:
-        for image, name in zip(track(images, "segmenting", quiet=quiet), names, strict=True):
-            cases.append(_predict_image(segmenter, image, name, folder))
-        report = PredictionReport(engine, str(out), tuple(cases))
+        try:
+            for image, name in zip(track(images, "segmenting", quiet=quiet), names, strict=True):
+                try:
+                    frame = read_frame(image, segmenter.spec)
+                except InputError as error:
+                    if len(images) == 1:
+                        raise
+                    failed.append({"image": str(image), "reason": str(error)})
+                else:
+                    cases.append(_predict_frame(segmenter, frame, image, name, folder))
+        except KeyboardInterrupt:
+            if not cases:
+                raise
+            interrupted = True
+        if not cases:
+            raise InputError(
+                f"none of the {len(images)} images can be read",
+                received=f"of the first: {failed[0]['reason']}",
+            )
+        report = PredictionReport(engine, str(out), tuple(cases), tuple(failed), interrupted)
         write_text_atomic(folder / "predictions.json", format_json(report.to_dict()))
     return report
 
 
-def _predict_image(segmenter: Segmenter, image: Path, name: str, folder: Path) -> dict[str, Any]:
+def _read_shape(image: Path) -> tuple[int, ...] | None:
+    try:
+        return read_image(image).shape
+    except InputError:
+        return None
+
+
+def _predict_frame(
+    segmenter: Segmenter, frame: NDArray[Any], image: Path, name: str, folder: Path
+) -> dict[str, Any]:
     spec, classes = segmenter.spec, segmenter.classes
-    frame = read_frame(image, spec)
     mask = restore_mask(segmenter.segment([frame])[0], frame.shape, spec)
     overlay = draw_overlay(frame, mask, frame_order=spec.frame_order)
     write_bytes_atomic(folder / "masks" / name, encode_png(Image.fromarray(mask)))

@@ -43,7 +43,7 @@ class ScenarioConfig:
     paces: tuple[PaceConfig, ...] = (PaceConfig(),)
 
     def check(self) -> None:
-        """Raise UsageError for an unknown name or a number that cannot be meant."""
+        """Raise UsageError for an unknown name, or a number that cannot be meant or does nothing."""
         for name in self.names:
             if name not in SCENARIOS:
                 raise build_unknown_name_error("scenario", name, SCENARIOS)
@@ -55,6 +55,24 @@ class ScenarioConfig:
             )
         for pace in self.paces:
             pace.check()
+        self._refuse_idle_numbers()
+
+    def _refuse_idle_numbers(self) -> None:
+        default = ScenarioConfig()
+        # The seed is of more than the arrivals.
+        paces = tuple(dataclasses.replace(pace, seed=PaceConfig.seed) for pace in self.paces)
+        for scenario, option, changed in (
+            ("multi-stream", "streams", self.streams != default.streams),
+            ("offline", "batch", self.batch != default.batch),
+            ("paced", "fps, jitter, queue, drop and deadline", paces != default.paces),
+        ):
+            if changed and scenario not in self.names:
+                raise UsageError(
+                    f"{option} would do nothing in these scenarios",
+                    received=", ".join(self.names),
+                    expected=scenario,
+                    action=f"add --scenario {scenario}, or leave it out",
+                )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgekd.console import INTERRUPTED, Answer
+from edgekd.errors import UsageError
 from edgekd.tables import Table, format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -43,12 +44,15 @@ def show_data_check(report: CheckReport) -> Answer:
 def show_models(networks: Sequence[NetworkFacts], image_size: int) -> Answer:
     """Return the catalogue with parameters and MACs."""
     rows = tuple(
-        (one.name, one.role, format_count(one.parameters), format_count(one.macs), one.note)
-        for one in networks
+        (one.name, one.role, format_count(one.parameters), _format_macs(one), one.note) for one in networks
     )
     columns = ("network", "role", "parameters", "MACs", "what it is")
     table = Table(f"Networks, grey images of {image_size}×{image_size}", columns, rows)
     return Answer({"image_size": image_size, "networks": [one._asdict() for one in networks]}, [table])
+
+
+def _format_macs(network: NetworkFacts) -> str:
+    return "–" if network.macs is None else format_count(network.macs)
 
 
 def show_training(result: TrainResult) -> Answer:
@@ -153,9 +157,15 @@ def show_comparison(comparison: Comparison) -> Answer:
 
 
 def show_predictions(report: PredictionReport) -> Answer:
-    """Return how many masks were written, by which engine, and where."""
-    line = f"{len(report.cases)} masks and overlays by {report.engine} in {report.out}"
-    return Answer(report.to_dict(), lines=[line])
+    """Return how many masks were written, by which engine, where; exit code 2 where images were left out."""
+    lines = [one["reason"] for one in report.failed]
+    lines.append(f"{len(report.cases)} masks and overlays by {report.engine} in {report.out}")
+    if report.failed:
+        lines.append(f"left out: {len(report.failed)} of the images, which cannot be read")
+    if report.interrupted:
+        lines.append("interrupted before the last image")
+    code = INTERRUPTED if report.interrupted else UsageError.exit_code if report.failed else 0
+    return Answer(report.to_dict(), lines=lines, exit_code=code)
 
 
 def show_bundle(bundle: Bundle, builds: Sequence[Build]) -> Answer:

@@ -71,7 +71,7 @@ def _explain(kind: type[Spec], complaints: Sequence[ErrorDetails]) -> UsageError
     if isinstance(received, float) and math.isnan(received):
         expected = "a finite number"
     elif complaint["type"] in ("model_type", "dict_type"):
-        expected = "a table of keys and values"
+        expected = _describe_table(kind, key)
     return UsageError(
         f"the configuration key {key!r} has a bad value", received=repr(received), expected=expected
     )
@@ -89,6 +89,15 @@ def _name_key(kind: type[Spec], place: Sequence[str | int]) -> str:
         elif isinstance(part, int) or (parts[-1].endswith("_options") and len(parts) == 1):
             parts.append(str(part))
     return ".".join(parts)
+
+
+def _describe_table(kind: type[Spec], key: str) -> str:
+    """Return what a table at a key with dots holds."""
+    inner: type[Spec] | None = kind
+    for part in key.split("."):
+        field = None if inner is None else inner.model_fields.get(part)
+        inner = None if field is None else _find_table(field.annotation)
+    return "a table of keys and values" + ("" if inner is None else ": " + ", ".join(inner.model_fields))
 
 
 def _find_table(annotation: Any) -> type[Spec] | None:

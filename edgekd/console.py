@@ -44,7 +44,8 @@ class Answer:
         data: the JSON form; NaN becomes null.
         tables: the form for people.
         lines: text printed below the tables.
-        exit_code: 0, 1 where a gate said no, 130 where Ctrl-C left a part of it unmeasured.
+        exit_code: 0, 1 where a gate said no, 2 where a part of the input was unreadable, 130 where Ctrl-C
+            left a part of it undone.
     """
 
     data: Mapping[str, Any]

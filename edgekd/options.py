@@ -19,7 +19,9 @@ TrainingSeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="S
 EpochsOption = Annotated[
     int | None, typer.Option(min=1, help="Passes over the training part; in distill, of each phase.")
 ]
-ImageSizeOption = Annotated[int | None, typer.Option(min=16, help="Side of the network's input, pixels.")]
+ImageSizeOption = Annotated[
+    int | None, typer.Option(min=32, max=2048, help="Side of the network's input, pixels.")
+]
 BatchSizeOption = Annotated[int | None, typer.Option(min=1, help="Images a step.")]
 LearningRateOption = Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")]
 ConfigOption = Annotated[Path | None, typer.Option(help="TOML or JSON file; options given here win over it.")]

@@ -30,13 +30,15 @@ def read_video(path, spec):
 
 def draw(frame, mask, spec):
     """Return the frame (H, W, 3) uint8 RGB with every class but the background tinted."""
-    pixels = (frame / np.iinfo(frame.dtype).max * 255).astype(np.uint8)
+    pixels = (np.minimum(frame / spec.white, 1) * 255).astype(np.uint8)
     shown = np.asarray(Image.fromarray(pixels).convert("RGB"))
     shown = shown[..., ::-1] if spec.frame_order == "bgr" else shown
     lesion = restore_mask(mask, frame.shape, spec)[..., None] > 0
     return np.where(lesion, shown // 2 + np.array([115, 79, 0], np.uint8), shown)
 
 
+if not 4 <= len(sys.argv) <= 5:
+    sys.exit(__doc__)
 bundle, source, out = map(Path, sys.argv[1:4])
 out.mkdir(parents=True)
 with load(bundle, sys.argv[4] if len(sys.argv) > 4 else "openvino") as segmenter:

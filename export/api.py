@@ -153,8 +153,13 @@ class _Request:
         existing = None if is_asked and not _list_missing() else find_graphs(self._bundle)
         if existing is not None and not is_asked:
             return existing
-        if existing is None or importlib.util.find_spec("onnx") is None:
+        if existing is None:
             _check_tracing_is_possible(self._bundle)
+        elif importlib.util.find_spec("onnx") is None:
+            raise MachineError(
+                f"the ONNX graphs of {self._bundle.path} cannot be made anew without the package onnx",
+                action="pip install onnx",
+            )
         from edgekd.export.onnx import build_onnx, read_core
 
         core = None if existing is None else read_core(existing)

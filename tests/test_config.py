@@ -73,7 +73,7 @@ def test_a_folder_or_bytes_for_a_file_are_named(tmp_path: Path) -> None:
         ("lr", float("nan"), "'lr' has a bad value: received nan, expected a finite number"),
         ("epochs", float("nan"), "'epochs' has a bad value: received nan, expected a finite number"),
         ("image_size", 16, "received 16, expected greater than or equal to 32"),
-        ("crop", 3, "'crop' has a bad value: received 3, expected a table of keys and values"),
+        ("crop", 3, "'crop' has a bad value: .* a table of keys and values: top, left, height, width$"),
         ("crop.top", 0, "'crop.left' is missing: expected a value"),
         ("crop.hieght", 0, "received 'crop.hieght', .* did you mean 'crop.height'"),
         ("teacher", 3, "'teacher' has a bad value: received 3, expected a valid string or a valid tuple"),

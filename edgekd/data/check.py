@@ -13,7 +13,14 @@ import numpy as np
 from edgekd.data.cases import Case, Dataset, Scan
 from edgekd.data.duplicates import find_near_duplicates
 from edgekd.data.frame_check import report_crop, report_depth, report_range
-from edgekd.data.inspection import UNDECLARED_CLASSES, CaseFacts, Finding, inspect_case, list_names
+from edgekd.data.inspection import (
+    UNDECLARED_CLASSES,
+    CaseFacts,
+    Finding,
+    inspect_case,
+    is_lossy,
+    list_names,
+)
 from edgekd.data.layouts import scan_dataset
 from edgekd.data.splits import DEFAULT_FRACTIONS, DEFAULT_SALT, SPLITS, assign_splits, find_crossing_groups
 from edgekd.data.summary import describe_division, summarise_dataset
@@ -79,6 +86,7 @@ def check_dataset(
     findings += found
     findings += _report_duplicates(facts, splits)
     findings += _report_classes(facts, splits, num_classes)
+    findings += _report_lossy_masks(facts)
     findings += report_depth(facts, frame_dtype)
     findings += report_range(facts, frame_dtype, bits_stored)
     findings += report_crop(facts, crop)
@@ -131,6 +139,17 @@ def _hint_at_classes(findings: list[Finding], needed_classes: Sequence[int]) -> 
     ]
 
 
+def _report_lossy_masks(facts: Sequence[CaseFacts]) -> list[Finding]:
+    lossy = [fact.case.name for fact in facts if is_lossy(fact.case)]
+    if not lossy:
+        return []
+    detail = (
+        f"masks as JPEG in {len(lossy)} of {len(facts)} cases: {list_names(lossy)}; JPEG changes values at "
+        "every edge, so that outlines are not those that were drawn; export the masks as PNG"
+    )
+    return [Finding("warning", "masks with loss", None, detail)]
+
+
 def _find_splits(
     dataset: Dataset, fractions: Sequence[float], salt: str
 ) -> tuple[dict[str, str], list[Finding]]:
@@ -145,8 +164,17 @@ def _find_splits(
         parts = assign_splits(dataset, fractions=fractions, salt=salt)
     except InputError as error:
         names = {case.name: case.split for case in dataset.cases if case.split is not None}
-        return names, crossing or [Finding("fault", "splits", None, str(error))]
-    return {case.name: split for split, cases in parts.items() for case in cases}, crossing
+        fault = crossing or [Finding("fault", "splits", None, str(error))]
+        if names:
+            return names, fault
+        # Only an empty split is left as the reason: the table shows how the cases fall all the same.
+        parts = assign_splits(dataset, fractions=fractions, salt=salt, allow_empty=True)
+        return _map_cases(parts), fault
+    return _map_cases(parts), crossing
+
+
+def _map_cases(parts: Mapping[str, Sequence[Case]]) -> dict[str, str]:
+    return {case.name: split for split, cases in parts.items() for case in cases}
 
 
 def _report_duplicates(facts: Sequence[CaseFacts], splits: Mapping[str, str]) -> list[Finding]:

@@ -112,6 +112,11 @@ def inspect_case(case: Case, num_classes: int) -> Inspection:
     return Inspection(facts, findings, needed_classes)
 
 
+def is_lossy(case: Case) -> bool:
+    """Return whether a mask of the case is stored with loss."""
+    return any(path.suffix.lower() in LOSSY_SUFFIXES for path in case.masks)
+
+
 def list_names(names: Iterable[str]) -> str:
     """Return the first SHOWN_NAMES names for a detail, and how many more there are."""
     names = list(names)
@@ -133,7 +138,7 @@ def _read_classes(
 
 def _count_needed_classes(case: Case, num_classes: int) -> int | None:
     """Return the K that a refused mask fits, None where more classes would not help."""
-    if any(path.suffix.lower() in LOSSY_SUFFIXES for path in case.masks):
+    if is_lossy(case):
         return None
     try:
         needed = 1 + int(read_mask(case.masks, MOST_CLASSES).max())

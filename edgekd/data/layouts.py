@@ -58,7 +58,7 @@ def scan_dataset(path: Path) -> Scan:
         return scan_manifest(path / MANIFEST_NAME)
     files = [file for file in sorted(path.rglob("*")) if file.is_file() and not _is_hidden(file, path)]
     if not files:
-        raise InputError(f"the folder {path} is empty", expected=_LAYOUTS_HELP)
+        raise InputError(f"the folder {path} holds no file", expected=_LAYOUTS_HELP)
     if (path / "images").is_dir() or (path / "masks").is_dir():
         scan = _scan_folders(path, files)
     else:

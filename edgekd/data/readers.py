@@ -187,7 +187,7 @@ def _open_picture(path: Path) -> Image.Image:
             f"{path} cannot be read as an image",
             received=_describe_failure(error),
             expected="a whole PNG, JPEG, BMP or TIFF file",
-            action="export or copy the file again, or remove it with its counterpart",
+            action="export or copy the file again, or remove it",
         ) from error
     if pages > 1 and picture.format == "TIFF":
         raise InputError(f"{path} is a stack", received=f"{pages} pages", expected="one image a file")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from edgekd.atomic import check_output_is_new
 from edgekd.bundle import save_recording
-from edgekd.config import SplitConfig
+from edgekd.console import print_notice
 from edgekd.data import SPLITS, Case, assign_splits, find_cases, hash_cases, load_cases
 from edgekd.distill.predict import predict_masks, predict_recording
-from edgekd.distill.results import load_trained_model
+from edgekd.distill.results import TrainedNetwork, load_trained_model
 from edgekd.errors import InputError, UsageError, build_unknown_name_error
 from edgekd.metrics import Scores, count_confusions, score_cases
 from edgekd.specs import ModelSpec
@@ -62,7 +62,12 @@ def evaluate(
         raise UsageError(
             "a recording refers to a bundle", received=f"the run {model} without one", action="name a bundle"
         )
-    cases = _find_split(data, split, trained.split)
+    cases, learned = _find_split(data, split, trained)
+    if learned:
+        print_notice(
+            f"the network learned from {learned} of these {len(cases)} cases: their scores are too good",
+            quiet=quiet,
+        )
     loaded = load_cases(cases, trained.preprocess, trained.classes, quiet=quiet)
     sha256 = hash_cases(cases)
     if record is None or trained.bundle is None:
@@ -77,12 +82,22 @@ def evaluate(
     return EvaluationResult(trained.model, split, score_cases(confusions), sha256, record)
 
 
-def _find_split(data: Path, split: str, division: SplitConfig) -> tuple[Case, ...]:
-    """Return the cases of a split as the network's own run divides; other splits may be empty here."""
-    dataset = find_cases(data)
+def _find_split(data: Path, split: str, trained: TrainedNetwork) -> tuple[tuple[Case, ...], int]:
+    """Return the cases of a split as the network's own run divides, and how many of them it learned from.
+
+    Other splits may be empty here.
+    """
+    dataset, division = find_cases(data), trained.split
+    try:
+        parts = assign_splits(dataset, fractions=division.fractions, salt=division.salt, allow_empty=True)
+    except InputError:
+        if split != ALL:
+            raise
+        return dataset.cases, 0
+    is_its_own = bool(parts["train"]) and hash_cases(parts["train"]) == trained.train_sha256
+    learned = len(parts["train"]) if is_its_own and split in (ALL, "train") else 0
     if split == ALL:
-        return dataset.cases
-    parts = assign_splits(dataset, fractions=division.fractions, salt=division.salt, allow_empty=True)
+        return dataset.cases, learned
     if not parts[split]:
         raise InputError(
             f"no case of {data} falls into the {split} split of the network's run",
@@ -90,4 +105,4 @@ def _find_split(data: Path, split: str, division: SplitConfig) -> tuple[Case, ..
             expected=f"at least one in {split}",
             action="evaluate every case with --split all",
         )
-    return parts[split]
+    return parts[split], learned

@@ -140,6 +140,7 @@ class TrainedNetwork:
     Attributes:
         network: (N, C, h, w) float32 → logits (N, K, h, w).
         model, preprocess, classes, split: see NetworkResult and RunRecord.
+        train_sha256: hash of the cases that it learned from, see ``edgekd.data.hash_cases``.
         bundle: the bundle it came from; None for another network of a run.
     """
 
@@ -148,6 +149,7 @@ class TrainedNetwork:
     preprocess: PreprocessSpec
     classes: ClassSpec
     split: SplitConfig
+    train_sha256: str
     bundle: Bundle | None
 
 
@@ -168,7 +170,7 @@ def read_record(out: Path) -> RunRecord:
         raise InputError(
             f"{out} holds no finished run",
             received="no result.json" if out.is_dir() else "nothing there",
-            action="finish it with --resume, or name another folder",
+            action="finish it with --resume, or name another folder" if out.is_dir() else "check the path",
         )
     try:
         return RunRecord.model_validate(json.loads(path.read_text()))
@@ -209,6 +211,7 @@ def load_trained_model(path: Path, role: str | None = None) -> TrainedNetwork:
         preprocess=record.preprocess,
         classes=record.classes,
         split=record.split,
+        train_sha256=record.data_sha256["train"],
         bundle=None,
     )
 
@@ -239,6 +242,7 @@ def _load_bundle(bundle: Bundle) -> TrainedNetwork:
         preprocess=manifest.preprocess,
         classes=manifest.classes,
         split=SplitConfig.model_validate(manifest.training["config"]["split"]),
+        train_sha256=manifest.training["data_sha256"]["train"],
         bundle=bundle,
     )
 

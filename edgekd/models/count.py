@@ -14,34 +14,36 @@ from edgekd.models.catalogue import (
     DEFAULT_STUDENT,
     DEFAULT_TEACHER,
     build_model,
-    check_image_size,
     describe_error,
+    find_size_multiple,
 )
 
 
 class NetworkFacts(NamedTuple):
-    """A network of the catalogue and its cost for one grey image and two classes; see `count_model`."""
+    """A network of the catalogue and its cost for one grey image and two classes; see `count_model`.
+
+    MACs are None where the network cannot take images of the size.
+    """
 
     name: str
     role: str
     parameters: int
-    macs: int
+    macs: int | None
     is_default: bool
     note: str
 
 
 def describe_catalogue(image_size: int) -> list[NetworkFacts]:
-    """Return the facts of every network for square images of ``image_size`` pixels.
-
-    Raises:
-        UsageError: a network cannot take that size.
-    """
+    """Return the facts of every network for square images of ``image_size`` pixels."""
     facts: list[NetworkFacts] = []
     for name, entry in CATALOGUE.items():
-        check_image_size(name, image_size, image_size)
-        parameters, macs = count_model(build_model(name, 1, 2), 1, image_size, image_size)
+        network, multiple = build_model(name, 1, 2), find_size_multiple(name)
+        # A network has its parameters at any size.
+        size = image_size if image_size % multiple == 0 else multiple
+        parameters, macs = count_model(network, 1, size, size)
         is_default = name in (DEFAULT_TEACHER, DEFAULT_STUDENT)
-        facts.append(NetworkFacts(name, entry.role, parameters, macs, is_default, entry.note))
+        counted = macs if size == image_size else None
+        facts.append(NetworkFacts(name, entry.role, parameters, counted, is_default, entry.note))
     return facts
 
 

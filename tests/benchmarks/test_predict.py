@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgekd.benchmarks import run_prediction
+from edgekd.answers import show_predictions
+from edgekd.benchmarks import predict, run_prediction
 from edgekd.benchmarks.overlays import (
     TRUTH_COLOR,
     add_legend,
@@ -22,7 +23,7 @@ from edgekd.benchmarks.overlays import (
 from edgekd.bundle import Bundle
 from edgekd.errors import InputError, MachineError, UsageError
 from edgekd.preprocess import preprocess_frame, restore_mask
-from edgekd.specs import ClassSpec
+from edgekd.specs import ClassSpec, PreprocessSpec
 
 
 def test_masks_have_the_size_of_their_frames_and_hold_class_ids(
@@ -66,15 +67,55 @@ def test_equal_stems_keep_their_suffixes_apart(
     assert sorted(path.name for path in (tmp_path / "out" / "masks").iterdir()) == ["a_bmp.png", "a_png.png"]
 
 
-def test_bad_image_leaves_nothing_behind(
+def test_an_unreadable_image_is_left_out_and_told(
     bundle: Bundle, add_build: Callable, data: Path, tmp_path: Path
 ) -> None:
     add_build("onnx")
-    (data / "images" / "zz.png").write_text("no picture")
+    (data / "images" / "aa.png").write_text("no picture")
+    report = run_prediction(bundle, data / "images", tmp_path / "out", quiet=True)
+    assert [Path(one["image"]).name for one in report.failed] == ["aa.png"]
+    content = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert len(content["cases"]) == len(list((tmp_path / "out/masks").iterdir())) == 24
+    assert "aa.png cannot be read" in content["failed"][0]["reason"]
+    answer = show_predictions(report)
+    assert answer.exit_code == 2
+    assert answer.lines[-1] == "left out: 1 of the images, which cannot be read"
+
+
+def test_unreadable_images_alone_leave_nothing_behind(
+    bundle: Bundle, add_build: Callable, tmp_path: Path
+) -> None:
+    add_build("onnx")
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        (folder / name).write_text("no picture")
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(InputError, match=r"zz[.]png"):
-        run_prediction(bundle, data / "images", tmp_path / "out", quiet=True)
+    for source, message in (
+        (folder, r"none of the 2 images can be read.*a\.png"),
+        (folder / "b.png", r"b\.png"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run_prediction(bundle, source, tmp_path / "out", quiet=True)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_ctrl_c_keeps_what_was_segmented(
+    bundle: Bundle, add_build: Callable, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_build("onnx")
+    read, count = predict.read_frame, iter(range(100))
+
+    def interrupt(image: Path, spec: PreprocessSpec) -> np.ndarray:
+        if next(count) == 3:
+            raise KeyboardInterrupt
+        return read(image, spec)
+
+    monkeypatch.setattr(predict, "read_frame", interrupt)
+    report = run_prediction(bundle, data / "images", tmp_path / "out", quiet=True)
+    assert len(report.cases) == len(list((tmp_path / "out/masks").iterdir())) == 3
+    assert json.loads((tmp_path / "out/predictions.json").read_text())["interrupted"] is True
+    assert show_predictions(report).exit_code == 130
 
 
 def test_output_that_exists_and_input_that_does_not_are_refused(

@@ -86,7 +86,16 @@ def test_interruption_keeps_the_scenarios_until_then(at: int, kept: list[str]) -
 
 
 @pytest.mark.parametrize(
-    "config", [ScenarioConfig(("ofline",)), ScenarioConfig(streams=0), ScenarioConfig(batch=0)]
+    "config",
+    [
+        ScenarioConfig(("ofline",)),
+        ScenarioConfig(streams=0),
+        ScenarioConfig(batch=0),
+        # Numbers of scenarios that are not asked for.
+        ScenarioConfig(("offline",), streams=5),
+        ScenarioConfig(("multi-stream",), batch=5),
+        ScenarioConfig(("single-stream",), paces=(PaceConfig(fps=77),)),
+    ],
 )
 def test_scenarios_that_cannot_be_meant_are_refused(config: ScenarioConfig) -> None:
     with pytest.raises(UsageError):

@@ -153,6 +153,23 @@ def test_unknown_or_empty_splits_are_a_fault(sound: Path) -> None:
     assert finding.kind == "splits" and "no case falls into val" in finding.detail
 
 
+def test_a_split_that_stays_empty_by_hash_is_a_fault_beside_the_others_counts(
+    make_folder: MakeFolder,
+) -> None:
+    report = check_dataset(make_folder(2), quiet=True)
+    (fault,) = [one for one in report.findings if one.severity == "fault"]
+    counts = [report.summary["splits"][split]["cases"] for split in ("train", "val", "test")]
+    assert "received {} in train, {} in val, {} in test".format(*counts) in fault.detail
+    assert sum(counts) == 2
+
+
+def test_masks_as_jpeg_are_told(sound: Path) -> None:
+    (sound / "masks/c3.png").unlink()
+    Image.fromarray(np.zeros((40, 48), np.uint8)).save(sound / "masks/c3.jpg")
+    (finding,) = [one for one in check_dataset(sound, quiet=True).findings if one.kind == "masks with loss"]
+    assert finding.severity == "warning" and "1 of 30 cases: c3" in finding.detail
+
+
 def test_8_and_16_bit_mixed_is_a_fault_that_names_the_fewer(sound: Path, rng: np.random.Generator) -> None:
     deep = rng.integers(0, 65536, (40, 48), dtype=np.uint16)
     Image.fromarray(deep).save(sound / "images/c3.png")

@@ -145,6 +145,21 @@ def test_evaluate_takes_other_splits_and_all(finished: DistillResult, discs: Pat
         evaluate(finished.out, discs, split="tset", quiet=True)
 
 
+def test_evaluate_says_where_cases_were_learned_from(
+    finished: DistillResult, discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = write_discs(tmp_path / "others", {"test": 2, "train": 1})
+    for model, data, split, told in (
+        (finished.bundle, discs, "all", "learned from 10 of these 16 cases"),
+        (finished.bundle, discs, "train", "learned from 10 of these 10 cases"),
+        (finished.bundle, discs, "test", ""),
+        (finished.bundle, others, "all", ""),
+    ):
+        evaluate(model, data, split=split)
+        shown = [line for line in capsys.readouterr().err.splitlines() if "learned from" in line]
+        assert (told in "".join(shown)) and bool(shown) is bool(told)
+
+
 def test_evaluate_on_data_whose_split_is_empty_names_all(finished: DistillResult, tmp_path: Path) -> None:
     others = write_discs(tmp_path / "others", {"test": 2, "train": 1})
     assert evaluate(finished.out, others, quiet=True).scores.num_images == 2

@@ -35,6 +35,15 @@ def test_bundle_is_completed_without_torch_and_onnx(
     assert find_build(bundle_copy, "onnx").record == before
 
 
+def test_fixed_graphs_need_onnx_and_say_so(bundle_copy: Bundle) -> None:
+    options = ["export", str(bundle_copy.path), "--target", "onnx", "--frame-size", "90x100"]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TRAINING, *options], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3
+    assert "without the package onnx. Next: pip install onnx" in done.stderr
+
+
 def test_without_graphs_the_workstation_is_named(student_bundle: Bundle) -> None:
     command = [
         sys.executable,

@@ -67,6 +67,13 @@ def test_the_default_teacher_is_twenty_times_the_default_student() -> None:
     assert {fact.role for fact in facts.values()} == {"teacher", "student"}
 
 
+def test_a_network_that_cannot_take_a_size_is_listed_without_its_cost() -> None:
+    odd, even = ({fact.name: fact for fact in describe_catalogue(size)} for size in (48, 64))
+    assert odd["dynunet"].macs is None
+    assert odd["dynunet"].parameters == even["dynunet"].parameters
+    assert None not in (odd["unet-narrow"].macs, even["dynunet"].macs)
+
+
 def test_students_span_the_promised_sizes() -> None:
     parameters = [fact.parameters for fact in describe_catalogue(64) if fact.role == "student"]
     assert min(parameters) < 35_000
