@@ -110,7 +110,9 @@ def demo(
 
 @_register(data_app, "phantom")
 def data_phantom(
-    out: Annotated[Path, typer.Argument(help="New folder for images/, masks/ and manifest.csv.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="New folder for images/, masks/ and manifest.csv.")
+    ],
     count: Annotated[int, typer.Option(min=1, help="Number of frames.")] = 200,
     seed: SeedOption = 0,
     quiet: bool = False,
@@ -502,7 +504,8 @@ def benchmark(
 @_register(app, "compare", DEPLOYMENT)
 def compare(
     reports: Annotated[
-        list[Path], typer.Argument(help="Result folders or JSON files, the first is the baseline.")
+        list[Path],
+        typer.Argument(metavar="REPORT", help="Result folders or JSON files, the first is the baseline."),
     ],
     max_drop: Annotated[
         float, typer.Option(min=0, max=1, help="Loss of Dice, mIoU or kappa accepted; of Acc a fifth.")

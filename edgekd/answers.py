@@ -170,6 +170,8 @@ def show_predictions(report: PredictionReport) -> Answer:
 
 def show_bundle(bundle: Bundle, builds: Sequence[Build]) -> Answer:
     """Return what a bundle holds; the caller has checked every hash."""
+    from edgekd.bundle import format_export
+
     manifest = bundle.manifest
     spec, model = manifest.preprocess, manifest.model
     cost = f"{format_count(model.parameters)} parameters, {format_count(model.macs)} MACs"
@@ -187,14 +189,18 @@ def show_bundle(bundle: Bundle, builds: Sequence[Build]) -> Answer:
     )
     tables = [Table(str(bundle.path), ("fact", "value"), facts)]
     tables.append(_build_score_table({split: scores for split, scores in manifest.metrics.items() if scores}))
-    tables.append(_build_builds_table(bundle, builds))
+    lines = ["every hash agrees"]
+    if builds:
+        tables.append(_build_builds_table(bundle, builds))
+    else:
+        lines.append(f"no build yet: {format_export(bundle.path, 'onnx')}")
     data = {
         "path": bundle.path,
         "manifest_sha256": bundle.manifest_sha256,
         "manifest": manifest.model_dump(mode="json"),
         "builds": [{"name": one.name, **one.record.model_dump(mode="json")} for one in builds],
     }
-    return Answer(data, tables, ["every hash agrees"])
+    return Answer(data, tables, lines)
 
 
 def show_doctor(capabilities: Sequence[Capability]) -> Answer:

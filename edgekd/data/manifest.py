@@ -46,7 +46,7 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
     missing = [name for name in REQUIRED_COLUMNS if name not in columns]
     if missing:
         raise InputError(
-            f"the table {path} lacks the column {' and '.join(missing)}",
+            f"the table {path} lacks the column{'s' * (len(missing) > 1)} {' and '.join(missing)}",
             received="the columns " + (", ".join(columns) or "(none)"),
             expected=", ".join(REQUIRED_COLUMNS) + " and optionally " + ", ".join(OPTIONAL_COLUMNS),
         )
