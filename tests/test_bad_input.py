@@ -109,7 +109,7 @@ def deepen_image(data: Path) -> None:
     ("spoil", "parts"),
     [
         (remove_data, ("data", "Next:")),
-        (remove_files, ("empty", "expected images/ and masks/")),
+        (remove_files, ("holds no file", "expected images/ and masks/")),
         (remove_images, ("mask", "image")),
         (truncate_image, ("case05.png",)),
         (write_text_as_png, ("case05.png",)),
