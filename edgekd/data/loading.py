@@ -120,12 +120,11 @@ def read_case(case: Case, spec: PreprocessSpec, classes: ClassSpec) -> tuple[NDA
 
 
 def _build_dtype_error(path: Path, found: str, promised: str) -> InputError:
-    bits = FRAME_BITS
     return InputError(
-        f"{path} holds {bits[found]}-bit pixels where {bits[promised]} bits were promised",
+        f"{path} holds {FRAME_BITS[found]}-bit pixels where {FRAME_BITS[promised]} bits were promised",
         received=found,
         expected=f"{promised} (frame_dtype)",
-        action=f'convert all images to {bits[promised]} bit, or train with frame_dtype = "{found}"',
+        action=f'convert all images to {FRAME_BITS[promised]} bit, or train with frame_dtype = "{found}"',
     )
 
 

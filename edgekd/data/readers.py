@@ -165,7 +165,7 @@ def _describe_size(shape: Sequence[int]) -> str:
 def _read_palette_mask(picture: Image.Image, num_classes: int) -> NDArray[Any]:
     indices = np.asarray(picture)
     if num_classes > 2:
-        # A file that happens to hold only the classes drawn black and white must not mean others by them.
+        # A file that lacks the classes in between may be black and white by chance.
         return indices
     colours = np.asarray(picture.convert("RGB"))
     is_grey = bool((colours == colours[..., :1]).all())

@@ -113,8 +113,8 @@ def _warn_of_copies(splits: Mapping[str, LoadedCases], *, quiet: bool) -> None:
 def _check_range(splits: Mapping[str, LoadedCases], config: FitConfig, *, quiet: bool) -> None:
     """Raise InputError where pixels are brighter than 1; tell where frames of 16 bits use few of them."""
     spec = config.build_preprocess()
-    mean, std = (np.reshape(values, (-1, 1, 1)) for values in (spec.mean, spec.std))
-    highest = max(float((cases.images * std + mean).max()) for cases in splits.values())
+    brightest = np.max([cases.images.max(axis=(0, 2, 3)) for cases in splits.values()], axis=0)
+    highest = float((brightest * spec.std + spec.mean).max())
     value = round(highest * spec.white)
     if value > spec.white:
         raise InputError(
