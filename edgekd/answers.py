@@ -46,7 +46,7 @@ def show_models(networks: Sequence[NetworkFacts], image_size: int) -> Answer:
     rows = tuple(
         (one.name, one.role, format_count(one.parameters), _format_macs(one), one.note) for one in networks
     )
-    columns = ("network", "role", "parameters", "MACs", "what it is")
+    columns = ("Network", "Role", "Parameters", "MACs", "What it is")
     table = Table(f"Networks, grey images of {image_size}×{image_size}", columns, rows)
     return Answer({"image_size": image_size, "networks": [one._asdict() for one in networks]}, [table])
 
@@ -187,7 +187,7 @@ def show_bundle(bundle: Bundle, builds: Sequence[Build]) -> Answer:
         ("input", f"{spec.color} {spec.height}×{spec.width} from {spec.frame_dtype} frames"),
         ("preprocessing", f"hash {spec.compute_hash()[:16]}…, antialias {'on' if spec.antialias else 'off'}"),
     )
-    tables = [Table(str(bundle.path), ("fact", "value"), facts)]
+    tables = [Table(str(bundle.path), ("Fact", "Value"), facts)]
     tables.append(_build_score_table({split: scores for split, scores in manifest.metrics.items() if scores}))
     lines = ["every hash agrees"]
     if builds:
@@ -209,7 +209,7 @@ def show_doctor(capabilities: Sequence[Capability]) -> Answer:
         (one.name, "yes" if one.available else "no", one.serves, one.detail, one.remedy or "")
         for one in capabilities
     )
-    table = Table("This machine", ("what", "here", "serves", "detail", "to add it"), rows)
+    table = Table("This machine", ("What", "Here", "Serves", "Detail", "To add it"), rows)
     return Answer({"capabilities": [one.to_dict() for one in capabilities]}, [table])
 
 
@@ -235,14 +235,14 @@ def _build_networks_table(networks: Mapping[str, NetworkResult]) -> Table:
         )
         for role, one in networks.items()
     )
-    return Table("Test split", ("network", *SCORE_COLUMNS, "parameters", "MACs"), rows)
+    return Table("Test split", ("Network", *SCORE_COLUMNS, "Parameters", "MACs"), rows)
 
 
 def _build_score_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
     cells = tuple(
         (name, *format_scores(scores), str(scores.get("num_images", "–"))) for name, scores in rows.items()
     )
-    return Table("Scores", ("what", *SCORE_COLUMNS, "images"), cells)
+    return Table("Scores", ("What", *SCORE_COLUMNS, "Images"), cells)
 
 
 def _build_builds_table(bundle: Bundle, builds: Sequence[Build]) -> Table:
@@ -257,4 +257,4 @@ def _build_builds_table(bundle: Bundle, builds: Sequence[Build]) -> Table:
         )
         for one in builds
     )
-    return Table("Builds", ("build", "asked", "effective", "status", "size", "in the bundle"), rows)
+    return Table("Builds", ("Build", "Asked", "Effective", "Status", "Size", "In the bundle"), rows)

@@ -27,7 +27,7 @@ def build_facts_table(summary: Mapping[str, Any]) -> Table:
         ("classes", f"{summary['num_classes']}, background included"),
         ("splits", _format_division(summary["division"])),
     )
-    return Table("Data set", ("fact", "value"), rows)
+    return Table("Data set", ("Fact", "Value"), rows)
 
 
 def build_splits_table(summary: Mapping[str, Any]) -> Table:
@@ -36,7 +36,7 @@ def build_splits_table(summary: Mapping[str, Any]) -> Table:
     Of very many classes the first ``SHOWN_CLASSES`` are shown; ``summary`` holds all.
     """
     shown = range(1, min(summary["num_classes"], SHOWN_CLASSES + 1))
-    columns = ("split", "cases", "groups", "empty masks", *(f"class {index} %" for index in shown))
+    columns = ("Split", "Cases", "Groups", "Empty masks", *(f"Class {index} %" for index in shown))
     rows = tuple(
         (
             name,
@@ -64,7 +64,7 @@ def build_findings_table(findings: Sequence[Finding]) -> Table:
     rows = tuple(
         (same[0].severity, same[0].kind, *_format_cases(same), same[0].detail) for same in kinds.values()
     )
-    return Table("Findings", ("severity", "kind", "count", "cases", "detail of the first"), rows)
+    return Table("Findings", ("Severity", "Kind", "Count", "Cases", "Detail of the first"), rows)
 
 
 def format_verdict(findings: Sequence[Finding]) -> str:

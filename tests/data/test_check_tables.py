@@ -81,7 +81,7 @@ def test_table_groups_what_json_lists(three_classes: Path) -> None:
 def test_splits_have_a_table_of_their_own(three_classes: Path) -> None:
     table = tables.build_splits_table(check_dataset(three_classes, 3, quiet=True).summary)
     parts = assign_splits(find_cases(three_classes))
-    assert table.columns == ("split", "cases", "groups", "empty masks", "class 1 %", "class 2 %")
+    assert table.columns == ("Split", "Cases", "Groups", "Empty masks", "Class 1 %", "Class 2 %")
     # Ten and four of forty rows of pixels.
     assert table.rows == tuple(
         (name, str(count), str(count), "0", "25.00", "10.00")
