@@ -51,10 +51,15 @@ def _measure_column(cells: Sequence[str], most: int) -> int:
 
 
 def _share_out(room: int, needed: Sequence[int], wanted: Sequence[int]) -> list[int]:
-    """Return the columns' widths: what they need, and of what is left each its part of what it wants."""
-    wishes = [max(0, most - least) for least, most in zip(needed, wanted, strict=True)]
-    left = max(0, min(room - sum(needed), sum(wishes)))
-    return [least + wish * left // max(1, sum(wishes)) for least, wish in zip(needed, wishes, strict=True)]
+    """Return the columns' widths: what they need, and of what is left equal parts, the modest ones first."""
+    wishes = [most - least for least, most in zip(needed, wanted, strict=True)]
+    widths, left = list(needed), max(0, room - sum(needed))
+    modest = sorted(range(len(wishes)), key=wishes.__getitem__)
+    for position, index in enumerate(modest):
+        given = max(0, min(wishes[index], left // (len(modest) - position)))
+        widths[index] += given
+        left -= given
+    return widths
 
 
 def _build_table(table: Table, widths: list[int]) -> RenderableType:

@@ -59,3 +59,9 @@ def test_what_is_wider_than_half_the_terminal_is_folded() -> None:
     lines = print_lines(FACTS, 40)
     assert max(map(len, lines)) <= 40
     assert "".join(line.replace("sha256", "").strip() for line in lines).count("a" * 20) >= 3
+
+
+def test_short_cells_stay_in_one_line_beside_long_ones() -> None:
+    rows = (("fault", "undeclared classes", "what is to be known about it, at length " * 9),)
+    lines = print_lines(Table("Findings", ("Severity", "Kind", "Detail"), rows), 90)
+    assert any("fault      undeclared classes   what is" in line for line in lines)

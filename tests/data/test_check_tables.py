@@ -91,7 +91,7 @@ def test_splits_have_a_table_of_their_own(three_classes: Path) -> None:
 
 def test_very_many_classes_are_cut_aloud(three_classes: Path) -> None:
     table = tables.build_splits_table(check_dataset(three_classes, 20, quiet=True).summary)
-    assert table.columns[-1] == "class 8 %" and "11 more with --json" in table.title
+    assert table.columns[-1] == "Class 8 %" and "11 more with --json" in table.title
 
 
 def test_facts_are_words(three_classes: Path, rng: np.random.Generator) -> None:
