@@ -151,6 +151,7 @@ def data_check(
     from edgekd.data import check_dataset
 
     choices = load_config(DistillConfig, config)
+    choices.build_preprocess()  # refuses what distill would refuse
     report = check_dataset(
         data,
         num_classes=choices.classes.count if classes is None else classes,

@@ -196,7 +196,9 @@ def _is_lost(build: str, first: Column, column: Column) -> bool:
     if build in column.stopped:
         return True
     is_gated = any(kind == "parity" for kind, _ in column.contents)
-    is_there = build in column.builds or build in column.left_out
+    # The same build may have run on another device, `openvino-fp32-cpu on GPU`.
+    there = {name.partition(" on ")[0] for name in column.builds | column.left_out}
+    is_there = build.partition(" on ")[0] in there
     return is_gated and not is_there and find_device(first) == find_device(column)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,7 @@ def predict_folder(
             if not cases:
                 raise
             interrupted = True
+            _remove_halves(folder, cases)
         if not cases:
             raise InputError(
                 f"none of the {len(images)} images can be read",
@@ -143,6 +144,14 @@ def predict_folder(
         report = PredictionReport(engine, str(out), tuple(cases), tuple(failed), interrupted)
         write_text_atomic(folder / "predictions.json", format_json(report.to_dict()))
     return report
+
+
+def _remove_halves(folder: Path, cases: Sequence[Mapping[str, Any]]) -> None:
+    """Remove a mask or overlay of which Ctrl-C left no other half."""
+    listed = {case[kind] for case in cases for kind in ("mask", "overlay")}
+    for path in folder.glob("*/*"):
+        if path.relative_to(folder).as_posix() not in listed:
+            path.unlink()
 
 
 def _read_shape(image: Path) -> tuple[int, ...] | None:

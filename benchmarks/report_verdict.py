@@ -25,7 +25,9 @@ def describe_gate(parity: Mapping[str, Any] | None, note: str | None = None) -> 
     on_data = any(result["kind"] == "data" for result in results)
     reasons = [] if on_data or not note else [_start_sentence(note)]
     reasons += [f"{result['candidate']}: {reason}" for result in results for reason in result["reasons"]]
-    reasons += [f"{one['name']} was not run: {one['reason']}" for one in parity["skipped"]]
+    # What a choice left out is listed elsewhere.
+    left = [one for one in parity["skipped"] if one.get("is_obstacle", True)]
+    reasons += [f"{one['name']} was not run: {one['reason']}" for one in left]
     if parity["passed"]:
         reasons += describe_blind_spot(parity)
         count = f"{len(results)} build{'s' if len(results) != 1 else ''}"

@@ -192,10 +192,15 @@ def _build_none_error(
     bundle: Bundle, precision: str | None, device: str | None, skipped: Sequence[Skipped]
 ) -> MachineError:
     # Each reason says what is next for its build; here one thing is next for all.
-    reasons = [f"{one.name}: {one.reason.partition(' Next: ')[0].rstrip('.')}" for one in skipped]
-    action = format_export(bundle.path, _TARGETS.get(precision, "onnx"), precision)
-    if device is not None:
+    parts = [(one, *one.reason.partition(". Next: ")) for one in skipped]
+    reasons = [f"{one.name}: {reason}" for one, reason, _, _ in parts]
+    obstacles = {action for one, _, _, action in parts if one.is_obstacle}
+    if len(obstacles) == 1 and obstacles != {""}:
+        action = obstacles.pop()
+    elif obstacles and device is not None:
         action = f"leave --device {device} out; `edgekd doctor` tells what this machine can run"
+    else:
+        action = format_export(bundle.path, _TARGETS.get(precision, "onnx"), precision)
     return MachineError(
         f"no build of {bundle.path} can run here" + ("" if precision is None else f" in {precision}"),
         received="; ".join(reasons) or "no build at all",

@@ -162,8 +162,8 @@ class DistillConfig(FitConfig):
             and ``tdice``.
         teacher_view: ``same`` shows the teacher the student's own view, ``plain`` the same view before gain,
             gamma and noise.
-        teacher_mirror: average the teacher's answers to the view and to its mirror image; None does so where
-            ``augment.flip`` says that the mirror image shows the same classes.
+        teacher_mirror: average the teacher's answers to the view and to its mirror image; never where
+            ``augment.flip = false`` says that left and right are not alike.
         unlabeled: folder of frames without masks, which the teacher labels for the student in phase 2: as
             many a step as there are frames with masks.
         mix: in phase 2 the student also learns from mixtures of two training frames each, which the teacher
@@ -195,7 +195,7 @@ class DistillConfig(FitConfig):
     taps: str = ""
     boundary_weight: Annotated[float, Field(ge=0, le=1000)] = 0.0
     teacher_view: Literal["same", "plain"] = "same"
-    teacher_mirror: bool | None = None
+    teacher_mirror: bool = True
     unlabeled: Name | None = None
     mix: bool = True
     confidence: Annotated[float, Field(ge=0, le=1)] = 0.0

@@ -38,7 +38,7 @@ def print_table(console: Console, table: Table) -> None:
     columns = list(zip(table.columns, *table.rows, strict=True))
     room = console.width - _FRAME * len(columns) - 1
     needed = [_measure_column(cells, console.width // 2) for cells in columns]
-    if sum(needed) > room and len(columns) > 2:
+    if sum(needed) > room and len(columns) > 2 and table.rows:
         console.print(_build_stack(table))
     else:
         console.print(_build_table(table, _share_out(room, needed, [max(map(cell_len, c)) for c in columns])))

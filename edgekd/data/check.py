@@ -80,7 +80,7 @@ def check_dataset(
     """
     scan = scan_dataset(Path(path))
     findings = _report_scan(scan)
-    facts, found = _inspect_all(scan.dataset.cases, num_classes, quiet=quiet)
+    facts, found = _inspect_all(scan.dataset.cases, num_classes, crop, quiet=quiet)
     findings += found
     splits, found = _find_splits(scan.dataset, fractions, salt)
     findings += found
@@ -107,7 +107,7 @@ def _report_scan(scan: Scan) -> list[Finding]:
 
 
 def _inspect_all(
-    cases: Sequence[Case], num_classes: int, *, quiet: bool
+    cases: Sequence[Case], num_classes: int, crop: CropBox | None, *, quiet: bool
 ) -> tuple[list[CaseFacts], list[Finding]]:
     facts: list[CaseFacts] = []
     findings: list[Finding] = []
@@ -115,7 +115,7 @@ def _inspect_all(
     # Pillow and NumPy let go of the interpreter while they decode and count.
     with ThreadPoolExecutor(_READERS) as pool, Progress(quiet=quiet) as progress:
         bar = progress.add("checking cases", len(cases))
-        for one in pool.map(lambda case: inspect_case(case, num_classes), cases):
+        for one in pool.map(lambda case: inspect_case(case, num_classes, crop), cases):
             facts += [] if one.facts is None else [one.facts]
             findings += one.findings
             needed_classes += [] if one.needed_classes is None else [one.needed_classes]

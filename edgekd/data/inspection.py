@@ -14,6 +14,7 @@ from edgekd.data.duplicates import make_thumbnail
 from edgekd.data.loading import hash_array
 from edgekd.data.readers import read_image, read_mask
 from edgekd.errors import InputError
+from edgekd.specs import CropBox
 
 Severity = Literal["fault", "warning"]
 SHOWN_NAMES = 5
@@ -51,7 +52,7 @@ class CaseFacts:
         height, width: image size in pixels.
         dtype: ``uint8`` or ``uint16``.
         is_color: whether the image has three channels.
-        brightest: its largest stored value.
+        brightest: the largest stored value within the crop box, or of all where it lies outside.
         class_pixels: (K,) int64, pixels of each class in the mask.
         thumbnail: see `make_thumbnail`.
         pixel_hash: sha256 (hex) of the image's size, type and pixels.
@@ -82,12 +83,13 @@ class Inspection(NamedTuple):
     needed_classes: int | None
 
 
-def inspect_case(case: Case, num_classes: int) -> Inspection:
+def inspect_case(case: Case, num_classes: int, crop: CropBox | None = None) -> Inspection:
     """Return what there is to know about a case; never raises InputError.
 
     Args:
         case: the case to read.
         num_classes: K, background included.
+        crop: the part that a network will see; None is all.
     """
     findings: list[Finding] = []
     image = _attempt(lambda: read_image(case.image), "unreadable image", case, findings)
@@ -104,12 +106,19 @@ def inspect_case(case: Case, num_classes: int) -> Inspection:
         width=image.shape[1],
         dtype=image.dtype.name,
         is_color=image.ndim == 3,
-        brightest=int(image.max()),
+        brightest=int(_crop_image(image, crop).max()),
         class_pixels=np.bincount(mask.ravel(), minlength=num_classes).astype(np.int64),
         thumbnail=make_thumbnail(image),
         pixel_hash=hash_array(image),
     )
     return Inspection(facts, findings, needed_classes)
+
+
+def _crop_image(image: NDArray[Any], crop: CropBox | None) -> NDArray[Any]:
+    if crop is None:
+        return image
+    part = image[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+    return part if part.size else image
 
 
 def is_lossy(case: Case) -> bool:

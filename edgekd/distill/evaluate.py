@@ -94,8 +94,9 @@ def _find_split(data: Path, split: str, trained: TrainedNetwork) -> tuple[tuple[
         if split != ALL:
             raise
         return dataset.cases, 0
-    is_its_own = bool(parts["train"]) and hash_cases(parts["train"]) == trained.train_sha256
-    learned = len(parts["train"]) if is_its_own and split in (ALL, "train") else 0
+    learned = 0
+    if split in (ALL, "train") and parts["train"] and hash_cases(parts["train"]) == trained.train_sha256:
+        learned = len(parts["train"])
     if split == ALL:
         return dataset.cases, learned
     if not parts[split]:

@@ -82,6 +82,7 @@ def render_golden(spec: PreprocessSpec) -> FramesWithTruths:
     pairs = [
         render_phantom(GOLDEN_SEED + index, height=height, width=width) for index in range(NUM_GOLDEN_FRAMES)
     ]
-    if spec.frame_dtype == "uint8":
-        return pairs
-    return [((image.astype(np.uint32) * spec.white // 255).astype(np.uint16), mask) for image, mask in pairs]
+    return [
+        ((image.astype(np.uint32) * spec.white // 255).astype(spec.frame_dtype), mask)
+        for image, mask in pairs
+    ]

@@ -66,7 +66,15 @@ def check_same_choices(out: Path, kind: type[FitConfig], choices: Mapping[str, A
     recorded.pop("data_sha256", None)
     if recorded.get("kind") == choices.get("kind"):
         recorded["config"] = _complete_config(kind, recorded["config"]).model_dump(mode="json")
-    _refuse_changes(out, find_changes(recorded, json.loads(json.dumps(dict(choices)))))
+    changes = find_changes(recorded, json.loads(json.dumps(dict(choices))))
+    if [change.key for change in changes] == ["precision"]:
+        raise MachineError(
+            f"the run {out} cannot be continued in another precision",
+            received=f"{changes[0].now}, which this machine would compute in",
+            expected=f"{changes[0].before}, which the run began with",
+            action="continue it on a machine like the first, or begin a new run",
+        )
+    _refuse_changes(out, changes)
 
 
 def check_same_data(out: Path, sha256: Mapping[str, str]) -> None:
@@ -122,13 +130,6 @@ def _complete_config(kind: type[AnyConfig], recorded: Mapping[str, Any]) -> AnyC
 def _refuse_changes(out: Path, changes: Sequence[Change]) -> None:
     if not changes:
         return
-    if [change.key for change in changes] == ["precision"]:
-        raise MachineError(
-            f"the run {out} cannot be continued in another precision",
-            received=f"{changes[0].now}, which this machine would compute in",
-            expected=f"{changes[0].before}, which the run began with",
-            action="continue it on a machine like the first, or begin a new run",
-        )
     keys = [change.key.removeprefix("config.") for change in changes]
     raise UsageError(
         f"the run {out} cannot be continued with another {' or '.join(keys)}",

@@ -46,8 +46,7 @@ def _list_needs(config: DistillConfig, terms: frozenset[str], has_ready_teacher:
         yield _Need(option, not has_ready_teacher, "a teacher that this run trains, not a finished run")
     has_free_frames = config.unlabeled is not None or config.mix
     yield _Need("confidence", has_free_frames, "frames without masks (unlabeled, or mix = true)")
-    for option in ("confidence", "teacher_mirror"):
-        yield _Need(option, compares_logits(terms), "a loss on logits")
+    yield _Need("confidence", compares_logits(terms), "a loss on logits")
     yield _Need("quantize_epochs", config.quantize != "none", 'quantize = "int8"')
     for option in ("temperature", "boundary_weight"):
         users = {name for name, loss in LOSSES.items() if option in loss.options}

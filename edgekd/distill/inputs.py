@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekd.config import DistillConfig, FitConfig
 from edgekd.console import print_notice
@@ -25,6 +26,8 @@ from edgekd.data import (
 from edgekd.data.frame_check import UNUSED_BITS
 from edgekd.distill.golden import FramesWithTruths, read_golden_cases
 from edgekd.errors import InputError, UsageError
+from edgekd.preprocess import preprocess_frames
+from edgekd.specs import PreprocessSpec
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,10 @@ def load_inputs(data: Path, config: FitConfig, *, quiet: bool = False) -> Inputs
         golden = read_golden_cases(Path(config.golden), spec, config.classes, trained)
     splits = {name: load_cases(cases, spec, config.classes, quiet=quiet) for name, cases in parts.items()}
     _warn_of_copies(splits, quiet=quiet)
-    _check_range(splits, config, quiet=quiet)
+    seen = [cases.images for cases in splits.values()]
+    seen += [] if unlabelled is None else [unlabelled.images]
+    seen += [] if golden is None else [preprocess_frames([frame for frame, _ in golden], spec)]
+    _check_range(seen, spec, quiet=quiet)
     if folder is not None and unlabelled is not None:
         _check_not_judged(unlabelled, splits, folder)
     return Inputs(
@@ -110,10 +116,9 @@ def _warn_of_copies(splits: Mapping[str, LoadedCases], *, quiet: bool) -> None:
             )
 
 
-def _check_range(splits: Mapping[str, LoadedCases], config: FitConfig, *, quiet: bool) -> None:
+def _check_range(tensors: Sequence[NDArray[np.float32]], spec: PreprocessSpec, *, quiet: bool) -> None:
     """Raise InputError where pixels are brighter than 1; tell where frames of 16 bits use few of them."""
-    spec = config.build_preprocess()
-    brightest = np.max([cases.images.max(axis=(0, 2, 3)) for cases in splits.values()], axis=0)
+    brightest = np.max([images.max(axis=(0, 2, 3)) for images in tensors], axis=0)
     highest = float((brightest * spec.std + spec.mean).max())
     value = round(highest * spec.white)
     if value > spec.white:

@@ -53,8 +53,8 @@ class Plan:
     @property
     def mirrors_teacher(self) -> bool:
         """Whether the teacher is asked about each view's mirror image too."""
-        asked = self.config.teacher_mirror
-        return (self.config.augment.flip if asked is None else asked) and compares_logits(self.teacher_terms)
+        config = self.config
+        return config.teacher_mirror and config.augment.flip and compares_logits(self.teacher_terms)
 
     def check_inputs(self, inputs: Inputs) -> None:
         """Raise UsageError where a ready teacher has learned from what judges the student.
@@ -95,7 +95,6 @@ def make_plan(
     check_terms(terms, num_classes=config.classes.count, num_taps=len(taps), num_teachers=len(teachers))
     refuse_idle_options(config, terms, has_ready_teacher=bool(ready), cache=cache)
     _check_views(config)
-    _check_mirror(config)
     _check_quantization(config)
     student = describe_network(config.student, config.student_options, config)
     return Plan(
@@ -119,15 +118,6 @@ def _check_quantization(config: DistillConfig) -> None:
             received=f"quantize_epochs {config.quantize_epochs} of {second}",
             expected=f"at most {second}",
             action="lower quantize_epochs, or raise distill_epochs",
-        )
-
-
-def _check_mirror(config: DistillConfig) -> None:
-    if config.teacher_mirror is True and not config.augment.flip:
-        raise UsageError(
-            "the teacher cannot be asked about mirror images where left and right are not alike",
-            received="teacher_mirror = true with augment.flip = false",
-            action="leave teacher_mirror out, or let augment.flip be true",
         )
 
 

@@ -97,21 +97,25 @@ def read_kept_teachers(folder: Path) -> tuple[ReadyTeacher, ...]:
     """Return the ready teachers that a run has kept; none where it has none.
 
     Raises:
-        IntegrityError: one is missing or has changed.
+        IntegrityError: one is missing or has changed, or their list is damaged.
     """
     path = folder / KEPT_FILE
     if not path.is_file():
         return ()
+    try:
+        listed = [
+            (Path(one["path"]), RunRecord.model_validate(one["record"]))
+            for one in json.loads(path.read_text())
+        ]
+        facts = [record.networks[_name_role(record)] for _, record in listed]
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{path} is damaged", received=str(error).partition("\n")[0]) from error
     kept: list[ReadyTeacher] = []
-    for index, one in enumerate(json.loads(path.read_text())):
-        record, weights = (
-            RunRecord.model_validate(one["record"]),
-            folder / f"{name_teacher(index)}.safetensors",
-        )
-        fact = record.networks[_name_role(record)]
+    for index, ((origin, record), fact) in enumerate(zip(listed, facts, strict=True)):
+        weights = folder / f"{name_teacher(index)}.safetensors"
         if not weights.is_file() or hash_file(weights) != fact.sha256:
             raise IntegrityError(f"{weights} is not the teacher of this run", action="begin a new run")
-        kept.append(ReadyTeacher(Path(one["path"]), record, fact, weights))
+        kept.append(ReadyTeacher(origin, record, fact, weights))
     return tuple(kept)
 
 

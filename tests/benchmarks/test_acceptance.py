@@ -199,7 +199,8 @@ def test_engine_that_fails_is_an_error_after_what_was_measured_is_written(
     ("options", "exit_code"),
     [
         ([], 0),
-        (["--scenario", "offline", "--batch", "2", "--streams", "3", "--no-gate"], 0),
+        (["--scenario", "offline", "--batch", "2", "--no-gate"], 0),
+        (["--scenario", "offline", "--streams", "3"], 2),
         (["--scenario", "offlin"], 2),
         (["--fps", "0"], 2),
         (["--jitter", "0.7"], 2),

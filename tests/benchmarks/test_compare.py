@@ -77,6 +77,11 @@ def test_a_build_that_passed_and_does_not_run_any_more_is_worse(
     assert not comparison.passed and "openvino-int8-cpu gate passed" in comparison.verdict
     assert ("did not run worse",) in [row[2:] for row in comparison.to_table().rows]
     assert not compare_reports([paths[0], paths[3]]).passed
+    other_device = copy.deepcopy(other) | {"candidate": "openvino-int8-cpu on GPU"}
+    (tmp_path / "moved.json").write_text(
+        json.dumps({**content, "results": [*content["results"], other_device]})
+    )
+    assert compare_reports([paths[0], tmp_path / "moved.json"]).passed
     # What the user leaves out is a gap, and told as one; so is what another device never had.
     assert compare_reports([paths[0], paths[2]]).passed
     assert compare_reports([paths[0], paths[4]]).passed

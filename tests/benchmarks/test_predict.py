@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,6 +99,25 @@ def test_unreadable_images_alone_leave_nothing_behind(
         with pytest.raises(InputError, match=message):
             run_prediction(bundle, source, tmp_path / "out", quiet=True)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_ctrl_c_leaves_no_mask_without_its_overlay(
+    bundle: Bundle, add_build: Callable, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_build("onnx")
+    draw, count = predict.add_legend, iter(range(100))
+
+    def interrupt(*arguments: Any) -> Image.Image:
+        if next(count) == 2:
+            raise KeyboardInterrupt
+        return draw(*arguments)
+
+    monkeypatch.setattr(predict, "add_legend", interrupt)
+    run_prediction(bundle, data / "images", tmp_path / "out", quiet=True)
+    kept = [
+        sorted(path.name for path in (tmp_path / "out" / kind).iterdir()) for kind in ("masks", "overlays")
+    ]
+    assert kept == [["case00.png", "case01.png"]] * 2
 
 
 def test_ctrl_c_keeps_what_was_segmented(

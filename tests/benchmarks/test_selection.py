@@ -46,8 +46,20 @@ def test_a_device_that_is_not_here_is_told_with_one_thing_to_do(
     bundle: Bundle, add_build: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     builds = [add_build(target) for target in ("onnx", "openvino")]
-    reasons = [(build, "no GPU here. Next: buy one") for build in builds]
+    reasons = [(build, f"no GPU here. Next: buy one for {build.name}") for build in builds]
     monkeypatch.setattr(selection, "list_runnable", lambda bundle, device: reasons)
     with pytest.raises(MachineError, match=r"leave --device GPU out") as caught:
         choose_builds(bundle, device="GPU")
     assert str(caught.value).count("Next:") == 1
+    # Where one build alone is there, what it needs is next.
+    del reasons[0]
+    with pytest.raises(
+        MachineError, match=r"received openvino-fp32-cpu: no GPU here\. Next: buy one for"
+    ) as caught:
+        choose_builds(bundle, device="GPU")
+    assert str(caught.value).count("Next:") == 1
+
+
+def test_without_any_build_the_first_one_is_next(bundle: Bundle) -> None:
+    with pytest.raises(MachineError, match=r"no build at all\. Next: edgekd export .* --target onnx$"):
+        choose_builds(bundle, device="CPU")

@@ -213,6 +213,16 @@ def test_the_bits_that_images_use_are_told(
     assert all(str(largest) in one.detail and "bits_stored = 12" in one.detail for one in told)
 
 
+def test_what_stands_outside_the_crop_box_is_not_judged_by_its_brightness(sound: Path) -> None:
+    for path in (sound / "images").iterdir():
+        pixels = np.asarray(Image.open(path)).astype(np.uint16) * 16
+        pixels[0] = 65535
+        Image.fromarray(pixels).save(path)
+    for crop, faults in ((CropBox(top=1, left=0, height=39, width=48), 0), (None, 1)):
+        report = check_dataset(sound, frame_dtype="uint16", bits_stored=12, crop=crop, quiet=True)
+        assert sum(one.kind == "brighter than promised" for one in report.findings) == faults
+
+
 @pytest.mark.parametrize(("top", "left"), [(1, 0), (0, 1)])
 def test_a_crop_box_that_leaves_images_is_one_fault(sound: Path, top: int, left: int) -> None:
     assert check_dataset(sound, crop=CropBox(top=0, left=0, height=40, width=48), quiet=True).findings == ()

@@ -67,15 +67,17 @@ def test_frames_without_masks_were_learned_from_too(discs: Path, tmp_path: Path)
         np.testing.assert_array_equal(frame, image)
 
 
-@pytest.mark.parametrize(("bits", "white"), [(None, 65535), (12, 4095)])
-def test_synthetic_ones_fill_the_bits_that_are_stored(bits: int | None, white: int) -> None:
-    config = build_distill_config(frame_dtype="uint16", bits_stored=bits)
+@pytest.mark.parametrize(
+    ("dtype", "bits", "white"), [("uint16", None, 65535), ("uint16", 12, 4095), ("uint8", 7, 127)]
+)
+def test_synthetic_ones_fill_the_bits_that_are_stored(dtype: str, bits: int | None, white: int) -> None:
+    config = build_distill_config(frame_dtype=dtype, bits_stored=bits)
     deep, plain = (
         [frame for frame, _ in render_golden(one.build_preprocess())]
         for one in (config, build_distill_config())
     )
     for frame, eight in zip(deep, plain, strict=True):
-        assert frame.dtype == np.uint16
+        assert frame.dtype == dtype
         np.testing.assert_allclose(frame, eight * (white / 255), atol=1)
         assert frame.max() <= white
 

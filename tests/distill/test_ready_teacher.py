@@ -133,9 +133,13 @@ def test_a_run_keeps_its_teachers(
     whole = distill(build_config(teacher.out), discs, tmp_path / "whole", quiet=True)
     assert resumed.student.sha256 == whole.student.sha256
     assert distill(config, discs, out, resume=True, quiet=True).record == resumed.record
-    (out / "teacher.safetensors").write_bytes(b"another")
-    with pytest.raises(IntegrityError, match="is not the teacher of this run"):
-        distill(config, discs, out, resume=True, quiet=True)
+    for file, message in (
+        ("teacher.safetensors", "is not the teacher of this run"),
+        ("teachers.json", "is damaged"),
+    ):
+        (out / file).write_bytes(b"another")
+        with pytest.raises(IntegrityError, match=message):
+            distill(config, discs, out, resume=True, quiet=True)
 
 
 def test_other_data_may_be_taught(

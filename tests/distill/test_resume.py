@@ -188,6 +188,11 @@ def test_a_machine_of_another_precision_is_named(whole: DistillResult, discs: Pa
     (out / "config.json").write_text(json.dumps(record | {"precision": "bf16"}))
     with pytest.raises(MachineError, match=r"another precision: received fp32.*expected bf16"):
         distill(build_distill_config(precision="auto"), discs, out, control=True, resume=True, quiet=True)
+    # An option named anew is an option, whatever the machine.
+    with pytest.raises(
+        UsageError, match=r"another precision: received precision bf16, expected precision auto"
+    ):
+        load_resumed_config(DistillConfig, out, None, {"precision": "bf16"})
 
 
 def test_an_option_that_the_run_did_not_know_yet_counts_as_what_runs_did_then(

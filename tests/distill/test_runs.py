@@ -256,6 +256,12 @@ def test_frames_of_12_bits_in_16_are_told_of_and_brighter_ones_refused(
         assert ("so that the networks see little contrast" in capsys.readouterr().err) is told
     with pytest.raises(InputError, match=r"brighter than the configuration promises.*at most 2047"):
         load_inputs(data, build_distill_config(frame_dtype="uint16", bits_stored=11), quiet=True)
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    Image.fromarray(np.full((40, 36), 5000, np.uint16)).save(frames / "bright.png")
+    changes = {"frame_dtype": "uint16", "bits_stored": 12, "unlabeled": str(frames)}
+    with pytest.raises(InputError, match=r"values up to about 5000.*at most 4095"):
+        load_inputs(data, build_distill_config(**changes), quiet=True)
 
 
 def test_a_loss_that_is_not_finite_names_learner_and_step(discs: Path, tmp_path: Path) -> None:

@@ -247,8 +247,6 @@ def test_frames_that_judge_may_not_teach(
             {"losses": "fitnet:1", "taps": "enc8", "confidence": 0.5},
             "confidence would do nothing .* a loss on logits",
         ),
-        ({"losses": "at:1", "taps": "enc8", "teacher_mirror": True}, "teacher_mirror would do nothing"),
-        ({"teacher_mirror": True, "augment": {"flip": False}}, "where left and right are not alike"),
     ],
 )
 def test_choices_that_do_not_go_together_are_refused_before_anything_is_written(
