@@ -157,9 +157,10 @@ def test_a_graph_that_fails_on_the_processor_is_no_build_for_another_device(
 
 
 def list_chosen(bundle: Bundle, *arguments: object, **options: object) -> tuple[dict[str, str], list[str]]:
-    """Return name of each choice → name of the build it runs, and the names of what is left out."""
+    """Return name of each choice → name of its build, and which of the builds asked for are left out."""
     choices, skipped = choose_builds(bundle, *arguments, **options)  # type: ignore[arg-type]
-    return {one.name: one.find_build(bundle).name for one in choices}, [one.name for one in skipped]
+    left = [one.name for one in skipped if one.reason != "not asked for"]
+    return {one.name: one.find_build(bundle).name for one in choices}, left
 
 
 def test_the_build_made_for_a_device_is_taken_there(bundle_copy: Bundle, devices: object) -> None:
