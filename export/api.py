@@ -158,7 +158,7 @@ class _Request:
         elif importlib.util.find_spec("onnx") is None:
             raise MachineError(
                 f"the ONNX graphs of {self._bundle.path} cannot be made anew without the package onnx",
-                action="pip install onnx",
+                action="pip install onnx, or run it on the workstation, then copy the bundle",
             )
         from edgekd.export.onnx import build_onnx, read_core
 

@@ -76,7 +76,7 @@ def test_missing_folder_names_the_path_and_the_phantom(tmp_path: Path) -> None:
 def test_empty_folder_is_named(tmp_path: Path, inside: list[str]) -> None:
     for name in inside:
         (tmp_path / name).mkdir()
-    with pytest.raises(InputError, match="is empty"):
+    with pytest.raises(InputError, match="holds no file"):
         find_cases(tmp_path)
 
 
@@ -183,7 +183,7 @@ def test_faulty_rows_are_told_and_the_others_kept(tmp_path: Path, row: str, kind
     ("content", "message"),
     [
         (b"picture,mask\na,b\n", "lacks the column image.*picture, mask"),
-        (b"", "lacks the column image and mask"),
+        (b"", "lacks the columns image and mask"),
         (b"image,mask\n", "has no row"),
         (b"\xff\xfe\x00\x01", "cannot be read as a CSV table"),
     ],
