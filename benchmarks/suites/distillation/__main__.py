@@ -28,7 +28,7 @@ def plan(
         list[str] | None, typer.Option("--set", help="Set below EDGEKD_DATA, or phantom; repeatable.")
     ] = None,
     mask_part: Annotated[
-        float | None, typer.Option(min=0.01, max=1, help="Part of the training masks that is kept.")
+        float | None, typer.Option(min=0.01, max=1, help="Part of the training groups that keep their masks.")
     ] = None,
 ) -> None:
     """Write the cells of an experiment and the makefile that runs them: make -C OUT -j 2."""

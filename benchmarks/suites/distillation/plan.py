@@ -39,7 +39,7 @@ class Plan(Spec):
 
     Attributes:
         sets: data sets by their folder below ``EDGEKD_DATA``, or ``phantom``.
-        mask_part: part of the training masks that is kept; below 1 the other training frames become frames
+        mask_part: part of the training groups that keep their masks, by hash; the other frames become frames
             without masks.
         students: the structures.
         seeds: one run each of every student; a set has one teacher.

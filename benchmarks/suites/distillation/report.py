@@ -67,7 +67,11 @@ def describe_verdict(total: Mapping[str, Gain]) -> str:
 def _describe_experiment(results: Results) -> str:
     plan = results.plan
     machines = dict.fromkeys(_describe_machine(content["environment"]) for content in results.cells.values())
-    masks = "" if plan.mask_part == 1 else f", {plan.mask_part:.0%} of the training masks"
+    masks = (
+        ""
+        if plan.mask_part == 1
+        else f" with the masks of {plan.mask_part:.0%} of the training groups, by hash"
+    )
     return (
         f"Sets {', '.join(plan.sets)}{masks}; seeds {', '.join(map(str, plan.seeds))}; "
         f"common choices `{json.dumps(plan.common)}`, teacher `{json.dumps(plan.teacher)}`, "
