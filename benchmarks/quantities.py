@@ -69,14 +69,16 @@ class Column:
     @property
     def stopped(self) -> set[str]:
         """Names of the builds that could not run, and were not left out by choice."""
-        listed = [one for _, content in self.contents for one in content.get("skipped", ())]
-        return {str(one["name"]) for one in listed if one.get("is_obstacle")}
+        return self._list_skipped(is_obstacle=True)
 
     @property
     def left_out(self) -> set[str]:
         """Names of the builds that are there and that a choice of the user left out."""
+        return self._list_skipped(is_obstacle=False)
+
+    def _list_skipped(self, *, is_obstacle: bool) -> set[str]:
         listed = [one for _, content in self.contents for one in content.get("skipped", ())]
-        return {str(one["name"]) for one in listed if not one.get("is_obstacle")}
+        return {str(one["name"]) for one in listed if bool(one.get("is_obstacle")) is is_obstacle}
 
     def collect(self, *keys: str) -> frozenset[str]:
         """Return the values of these keys in all files."""

@@ -84,8 +84,7 @@ def _name_key(kind: type[Spec], place: Sequence[str | int]) -> str:
     for part in place:
         if inner is not None:
             parts.append(str(part))
-            field = inner.model_fields.get(str(part))
-            inner = None if field is None else _find_table(field.annotation)
+            inner = _enter_table(inner, str(part))
         elif isinstance(part, int) or (parts[-1].endswith("_options") and len(parts) == 1):
             parts.append(str(part))
     return ".".join(parts)
@@ -95,9 +94,14 @@ def _describe_table(kind: type[Spec], key: str) -> str:
     """Return what a table at a key with dots holds."""
     inner: type[Spec] | None = kind
     for part in key.split("."):
-        field = None if inner is None else inner.model_fields.get(part)
-        inner = None if field is None else _find_table(field.annotation)
+        inner = None if inner is None else _enter_table(inner, part)
     return "a table of keys and values" + ("" if inner is None else ": " + ", ".join(inner.model_fields))
+
+
+def _enter_table(kind: type[Spec], key: str) -> type[Spec] | None:
+    """Return the model of the table at a key; None where there is no key, or no table."""
+    field = kind.model_fields.get(key)
+    return None if field is None else _find_table(field.annotation)
 
 
 def _find_table(annotation: Any) -> type[Spec] | None:

@@ -27,6 +27,7 @@ from edgekd.distill.results import (
     DistillResult,
     NetworkResult,
     name_teacher,
+    name_teacher_file,
     read_record,
     write_record,
 )
@@ -149,10 +150,7 @@ class _Distillation:
 
     @property
     def _teacher_files(self) -> list[Path]:
-        return [
-            self._session.out / f"{name_teacher(index)}.safetensors"
-            for index in range(len(self._plan.teachers))
-        ]
+        return [self._session.out / name_teacher_file(index) for index in range(len(self._plan.teachers))]
 
     def _pack_teachers(self, trained: Learner) -> list[bytes]:
         """Return the files of the teachers: those of the ready ones, or the best weights of phase 1."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from edgekd.atomic import hash_file, write_bytes_atomic, write_json_atomic
 from edgekd.config import DistillConfig
 from edgekd.distill.inputs import Inputs
-from edgekd.distill.results import NetworkResult, RunRecord, name_teacher, read_record, resolve_weights
+from edgekd.distill.results import NetworkResult, RunRecord, name_teacher_file, read_record, resolve_weights
 from edgekd.errors import InputError, IntegrityError, UsageError
 from edgekd.models import CATALOGUE
 
@@ -88,7 +88,7 @@ def write_kept_teachers(teachers: Sequence[ReadyTeacher], folder: Path) -> None:
     if not teachers:
         return
     for index, one in enumerate(teachers):
-        write_bytes_atomic(folder / f"{name_teacher(index)}.safetensors", one.weights.read_bytes())
+        write_bytes_atomic(folder / name_teacher_file(index), one.weights.read_bytes())
     records = [{"path": str(one.path), "record": one.record.model_dump(mode="json")} for one in teachers]
     write_json_atomic(folder / KEPT_FILE, records)
 
@@ -112,7 +112,7 @@ def read_kept_teachers(folder: Path) -> tuple[ReadyTeacher, ...]:
         raise IntegrityError(f"{path} is damaged", received=str(error).partition("\n")[0]) from error
     kept: list[ReadyTeacher] = []
     for index, ((origin, record), fact) in enumerate(zip(listed, facts, strict=True)):
-        weights = folder / f"{name_teacher(index)}.safetensors"
+        weights = folder / name_teacher_file(index)
         if not weights.is_file() or hash_file(weights) != fact.sha256:
             raise IntegrityError(f"{weights} is not the teacher of this run", action="begin a new run")
         kept.append(ReadyTeacher(origin, record, fact, weights))

@@ -87,6 +87,11 @@ def name_teacher(index: int) -> str:
     return "teacher" if index == 0 else f"teacher-{index + 1}"
 
 
+def name_teacher_file(index: int) -> str:
+    """Return the file of a run with the weights of its teacher counted from 0."""
+    return f"{name_teacher(index)}.safetensors"
+
+
 @dataclass(frozen=True)
 class TrainResult:
     """A finished `train` run: its folder and its record."""

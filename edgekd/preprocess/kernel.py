@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.preprocess.tables import InterpolationTable, build_interpolation_table
-from edgekd.specs import PreprocessSpec
+from edgekd.specs import FRAME_BITS, PreprocessSpec
 
 KERNEL_SOURCE = Path(__file__).with_name("kernels.cu")
 # Entry point by number of channels in the frame; both are in every module.
@@ -32,7 +32,7 @@ def build_kernel_options(spec: PreprocessSpec, *, half: bool = False) -> tuple[s
     gains = [spec.scale / std for std in spec.std]
     offsets = [(0.0 - mean) / std for mean, std in zip(spec.mean, spec.std, strict=True)]
     macros: dict[str, int | str] = {
-        "PIXEL_BITS": 8 if spec.frame_dtype == "uint8" else 16,
+        "PIXEL_BITS": FRAME_BITS[spec.frame_dtype],
         "CROP_TOP": spec.crop.top if spec.crop else 0,
         "CROP_LEFT": spec.crop.left if spec.crop else 0,
         "OUT_CHANNELS": spec.channels,
