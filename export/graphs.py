@@ -101,7 +101,7 @@ def _add_crop(writer: NodeWriter, frame: str, crop: CropBox) -> str:
     return writer.add("Slice", frame, starts, ends, build_integers(1, 2))
 
 
-def _add_mask(writer: NodeWriter, num_classes: int) -> None:
+def _add_mask(writer: NodeWriter, num_classes: int, *, through_float: bool) -> None:
     """Add logits → mask; where logits are equal the first class wins, as argmax has it."""
     if num_classes == 2:
         # Gather, not Slice: OpenVINO makes a split of two slices, which copies both, 0.4 ms at 256 by 256.
@@ -109,6 +109,8 @@ def _add_mask(writer: NodeWriter, num_classes: int) -> None:
         ids = writer.add("Greater", other, background)
     else:
         ids = writer.add("ArgMax", "logits", axis=1, keepdims=0, select_last_index=0)
+    if through_float:
+        ids = writer.add("Cast", ids, to=TensorProto.FLOAT)
     writer.add("Cast", ids, name="mask", to=TensorProto.UINT8)
 
 
@@ -117,7 +119,8 @@ def _assemble(
 ) -> onnx.ModelProto:
     batch, num_classes, height, width = _read_shape(core.graph.output[0])
     after = NodeWriter("mask_head")
-    _add_mask(after, int(num_classes))
+    # TensorRT's headers promise a conversion to UINT8 from float and half alone.
+    _add_mask(after, int(num_classes), through_float=name == "engine")
     mask = helper.make_tensor_value_info("mask", TensorProto.UINT8, [batch, height, width])
     nodes = [*before.nodes, *core.graph.node, *after.nodes]
     initializers = [*before.initializers, *core.graph.initializer, *after.initializers]

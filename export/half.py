@@ -27,7 +27,7 @@ class HalfGraph:
     """A core graph in half precision.
 
     Attributes:
-        core: ``image`` float16 → ``logits`` float16.
+        core: ``image`` float16 → ``logits`` float16, or float32 where the last node stays so.
         simulation: the same numbers with float32 in and out, for engines that compute no half.
         float_nodes: names of the nodes that stay float32, in the graph's order.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 import numpy as np
 import onnx
@@ -37,14 +37,12 @@ class HalfWriter:
         self._casts: dict[tuple[str, int], str] = {}
 
     def convert(self) -> onnx.ModelProto:
-        """Return the graph with float16 in, between and out."""
+        """Return the graph with float16 in, between and, unless the last node is kept float32, out."""
         self._half.add("image")
         for node in self._core.graph.node:
             self._convert_node(node)
-        if "logits" not in self._half:
-            self._cast_logits()
-        kind = TensorProto.FLOAT16
-        return self._finish([(value, kind) for value in self._core.graph.input], kind)
+        half, full = TensorProto.FLOAT16, TensorProto.FLOAT
+        return self._finish(half, half if "logits" in self._half else full)
 
     def simulate(self) -> onnx.ModelProto:
         """Return the graph in float32 in which every float16 tensor of `convert` is rounded to float16."""
@@ -70,8 +68,7 @@ class HalfWriter:
                         self._round(f"{name}/exact", name)
         for name, tensor in self._constants.items():
             self._initializers.setdefault(name, tensor)
-        kind = TensorProto.FLOAT
-        return self._finish([(value, kind) for value in self._core.graph.input], kind)
+        return self._finish(TensorProto.FLOAT, TensorProto.FLOAT)
 
     def _is_half(self, node: onnx.NodeProto) -> bool:
         return (
@@ -117,14 +114,6 @@ class HalfWriter:
             self._casts[name, kind] = output
         return self._casts[name, kind]
 
-    def _cast_logits(self) -> None:
-        for node in self._nodes:
-            for names in (node.input, node.output):
-                names[:] = ["logits/float" if name == "logits" else name for name in names]
-        self._nodes.append(
-            helper.make_node("Cast", ["logits/float"], ["logits"], name="logits_cast", to=TensorProto.FLOAT16)
-        )
-
     def _round(self, name: str, output: str) -> str:
         inner = f"{name}/rounded"
         for source, target, kind in (
@@ -143,15 +132,16 @@ class HalfWriter:
         self._initializers[renamed] = numpy_helper.from_array(values, renamed)
         return renamed
 
-    def _finish(self, inputs: Sequence[tuple[onnx.ValueInfoProto, int]], kind: int) -> onnx.ModelProto:
+    def _finish(self, image_kind: int, logits_kind: int) -> onnx.ModelProto:
         model = onnx.ModelProto()
         model.CopyFrom(self._core)
         graph = model.graph
         del graph.node[:], graph.initializer[:], graph.value_info[:]
         graph.node.extend(self._nodes)
         graph.initializer.extend(self._initializers.values())
-        for value in (*graph.input, *graph.output):
-            value.type.tensor_type.elem_type = kind
+        for values, kind in ((graph.input, image_kind), (graph.output, logits_kind)):
+            for value in values:
+                value.type.tensor_type.elem_type = kind
         onnx.checker.check_model(model, full_check=True)
         return model
 

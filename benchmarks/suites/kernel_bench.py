@@ -56,10 +56,13 @@ class KernelBench:
             pinned = self.cuda.pin(self._shape, self._dtype)
             self.cuda.driver.memcpy_dtoh_async(pinned, int(self._images), self.cuda.stream)
             self.cuda.synchronize()
-            return np.array(pinned)
+            found = np.array(pinned)
+            del pinned  # pycuda frees it while the context is active
+            return found
 
     def close(self) -> None:
         """Give everything back."""
         with self.cuda.activate():
             self._launcher.close()
+            self._staging.close()
         self.cuda.close()

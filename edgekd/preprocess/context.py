@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,28 +15,42 @@ from numpy.typing import DTypeLike, NDArray
 from edgekd.errors import MachineError
 from edgekd.preprocess.device import CudaDevice
 
+_held: dict[tuple[Any, int], Any] = {}
+_lock = threading.Lock()
+
 
 class CudaContext:
     """The primary context of a GPU, shared with every other CUDA library of the process, and one stream.
 
-    Everything but the constructor and `close` is to be called inside ``with context.activate()``, which works
+    The context itself is held until the process ends, as the CUDA runtime does too. Everything but the constructor and `close` is to be called inside ``with context.activate()``, which works
     from any thread.
 
     Attributes:
         driver: the module ``pycuda.driver``.
         device: facts of the GPU.
         stream: the ``pycuda.driver.Stream`` that all work goes to.
+
+    Raises:
+        MachineError: pycuda or a driver is missing, or the GPU takes no work (it is full, or another's).
     """
 
     def __init__(self, device: CudaDevice) -> None:
         self.driver = import_pycuda()
         self.device = device
-        self.driver.init()
-        self._context: Any = self.driver.Device(device.index).retain_primary_context()
         self._allocations: list[Any] = []
-        with self.activate():
-            self.stream = self.driver.Stream()
-            self._event = self.driver.Event()
+        self._is_open = True
+        try:
+            self.driver.init()
+            self._context: Any = _hold_primary_context(self.driver, device.index)
+            with self.activate():
+                self.stream = self.driver.Stream()
+                self._event = self.driver.Event()
+        except self.driver.Error as error:
+            raise MachineError(
+                f"{device.name} cannot be used",
+                received=str(error),
+                action="nvidia-smi shows what holds the GPU and its memory; end that, or name another device",
+            ) from error
 
     @contextlib.contextmanager
     def activate(self) -> Iterator[None]:
@@ -71,9 +87,10 @@ class CudaContext:
         self._event.record(self.stream).synchronize()
 
     def close(self) -> None:
-        """Wait for the stream, free all memory and give the primary context back; may be called twice."""
-        if self._context is None:
+        """Wait for the stream and free all memory, from any thread; may be called twice."""
+        if not self._is_open:
             return
+        self._is_open = False
         with self.activate():
             # After a fault in a kernel every call fails; the memory then goes with the context.
             with contextlib.suppress(self.driver.Error):
@@ -81,9 +98,21 @@ class CudaContext:
                 while self._allocations:
                     self._allocations.pop().free()
             del self.stream, self._event
-        # Dropping the last reference is not enough: pycuda would then end the context as if it had made it.
-        self._context.detach()
-        self._context = None
+
+
+def _hold_primary_context(driver: Any, index: int) -> Any:
+    """Return pycuda's one object for a GPU's primary context.
+
+    Giving it back before the end of the process would leave it on the stack of the calling thread's contexts,
+    from another thread pycuda would not give it back at all, and dropped without `detach` it would be ended
+    as if pycuda had made it.
+    """
+    with _lock:
+        if (driver, index) not in _held:
+            context = driver.Device(index).retain_primary_context()
+            atexit.register(context.detach)
+            _held[driver, index] = context
+        return _held[driver, index]
 
 
 def import_pycuda() -> Any:

@@ -20,6 +20,8 @@ from edgekd.specs import PreprocessSpec
 
 # frames, frame and row stride, two tables of (starts, weights, taps), images, image stride
 ARGUMENT_TYPES = "PQQPPiPPiPQ"
+# Frame sizes whose tables stay on the GPU; a probe has few.
+MAX_TABLES = 32
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,10 @@ class FrameStaging:
         self._used_bytes = offset
         return groups
 
+    def close(self) -> None:
+        """Give the pinned memory back, inside the active context; may be called twice."""
+        self._pinned = np.empty(0, dtype=np.uint8)
+
     def upload(self) -> None:
         """Queue the copy of the frames to the GPU on the context's stream."""
         used = self._pinned[: self._used_bytes]
@@ -113,6 +119,9 @@ class KernelLauncher:
         facts: ``KernelBuild.facts`` of the build.
         read_file: returns the content of a file of the build.
         rebuild: the command that makes the build anew, for messages.
+
+    Raises:
+        MachineError: no module fits the GPU and its driver, or the driver does not load it.
     """
 
     def __init__(
@@ -128,7 +137,14 @@ class KernelLauncher:
         self.module_facts = choose_module(facts["modules"], context.device, rebuild)
         # A driver reads PTX as a C string; a cubin carries its own length.
         code = read_file(self.module_facts["file"]) + b"\0"
-        self._module = context.driver.module_from_buffer(code)
+        try:
+            self._module = context.driver.module_from_buffer(code)
+        except context.driver.Error as error:
+            raise MachineError(
+                f"the driver of {context.device.name} does not load {self.module_facts['file']}",
+                received=str(error),
+                action=rebuild,
+            ) from error
         self._functions = {
             channels: self._module.get_function(name).prepare(ARGUMENT_TYPES)
             for channels, name in ENTRY_POINTS.items()
@@ -170,14 +186,23 @@ class KernelLauncher:
         self._module = None
 
     def _find_tables(self, height: int, width: int) -> _DeviceTables:
+        if self._spec.crop is not None:
+            height, width = self._spec.crop.height, self._spec.crop.width
         if (height, width) not in self._tables:
+            if len(self._tables) == MAX_TABLES:
+                self._release_oldest_tables()
             self._tables[height, width] = self._upload_tables(height, width)
         return self._tables[height, width]
 
+    def _release_oldest_tables(self) -> None:
+        oldest = self._tables.pop(next(iter(self._tables)))
+        # A launch that waits in the stream may still read them.
+        self._context.synchronize()
+        for table in (oldest.row_starts, oldest.row_weights, oldest.column_starts, oldest.column_weights):
+            self._context.release(table)
+
     def _upload_tables(self, height: int, width: int) -> _DeviceTables:
         spec = self._spec
-        if spec.crop is not None:
-            height, width = spec.crop.height, spec.crop.width
         rows = build_interpolation_table(height, spec.height, spec.antialias)
         columns = build_interpolation_table(width, spec.width, spec.antialias)
         row_starts, row_weights = map(self._context.upload, pack_table(rows))
@@ -209,7 +234,7 @@ def choose_module(
         "no CUDA preprocessing module of this build fits the GPU",
         received=f"{device.name}, sm_{device.architecture}, a driver for CUDA {major}.{minor}",
         expected=known,
-        action=f"{rebuild} --sm {device.architecture}, on this machine",
+        action=f"update the NVIDIA driver, or on this machine: {rebuild} --sm {device.architecture}",
     )
 
 

@@ -74,6 +74,7 @@ class TensorRtEngine:
                 self._launcher = self._load_kernels(build, rebuild)
                 stack.push(self._build_exit(self._launcher.close))
                 self._staging = FrameStaging(self._cuda)
+                stack.push(self._build_exit(self._unpin))
             self._cleanup = stack.pop_all()
         self._capacity = 0
         self._device_images: Any = None
@@ -118,6 +119,11 @@ class TensorRtEngine:
     def close(self) -> None:
         """Free plan, modules and memory; may be called twice."""
         self._cleanup.close()
+
+    def _unpin(self) -> None:
+        """Drop pinned memory while the context is active: pycuda frees none later."""
+        self._staging.close()
+        self._pinned_masks = np.empty(0, dtype=np.uint8)
 
     def _copy_frames(self, frames: Frames) -> list[FrameGroup]:
         with self._cuda.activate():

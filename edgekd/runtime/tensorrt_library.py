@@ -24,7 +24,7 @@ def import_library(target: str) -> Any:
     """
     try:
         return importlib.import_module(PACKAGES[target])
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # the wheels load their libraries by ctypes
         raise MachineError(
             f"the library {PACKAGES[target]} cannot be loaded",
             received=str(error),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
 from edgekd.atomic import write_bytes_atomic
-from edgekd.errors import IntegrityError, MachineError, SegmenterFault
+from edgekd.errors import EdgeKDError, IntegrityError, MachineError, SegmenterFault
 from edgekd.runtime.tensorrt_library import PACKAGES, MessageLog, create_runtime
 
 # What setTensorAddress of the library promises to accept.
@@ -49,6 +50,12 @@ class PlanRunner:
         host_code: bool = False,
     ) -> None:
         self._log = MessageLog(library)
+        self._cache_file = self._name_cache_file(cache, plan) if target == "tensorrt-rtx" else None
+        self._runtime_cache: Any = None
+        self._context: Any = None
+        self._batch = 0
+        self._image_shape = image_shape
+        self.image_elements = math.prod(image_shape)
         self._runtime: Any = create_runtime(library, self._log, host_code=host_code)
         self._engine: Any = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
@@ -57,15 +64,14 @@ class PlanRunner:
                 received=self._log.format_errors(),
                 action=rebuild,
             )
-        self._input, self._output = self._check_tensors(library, image_shape)
-        self.half: bool = self._engine.get_tensor_dtype(self._input) == library.float16
-        self.image_elements = math.prod(image_shape)
-        self.lowest_batch, self.highest_batch = self._read_batches()
-        self._cache_file = self._name_cache_file(cache, plan) if target == "tensorrt-rtx" else None
-        self._runtime_cache: Any = None
-        self._context: Any = self._create_context()
-        self._batch = 0
-        self._image_shape = image_shape
+        try:
+            self._input, self._output = self._check_tensors(library, image_shape)
+            self.half: bool = self._engine.get_tensor_dtype(self._input) == library.float16
+            self.lowest_batch, self.highest_batch = self._read_batches()
+            self._context = self._create_context()
+        except BaseException:
+            self._release()
+            raise
 
     def enqueue(self, image: int, mask: int, stream: int, count: int = 1) -> None:
         """Queue one inference of a batch on a stream.
@@ -97,9 +103,20 @@ class PlanRunner:
         try:
             if self._runtime_cache is not None and self._cache_file is not None:
                 write_bytes_atomic(self._cache_file, bytes(self._runtime_cache.serialize()))
+        except (EdgeKDError, OSError) as error:
+            # The masks are there already: only the next start is slower.
+            warnings.warn(
+                f"the cache of TensorRT-RTX was not written: {error}", RuntimeWarning, stacklevel=2
+            )
         finally:
-            # The library wants them gone in this order.
-            self._runtime_cache = self._context = self._engine = self._runtime = None
+            self._release()
+
+    def _release(self) -> None:
+        # The library wants them gone in this order.
+        self._runtime_cache = None
+        self._context = None
+        self._engine = None
+        self._runtime = None
 
     def _check_tensors(self, library: Any, image_shape: tuple[int, int, int]) -> tuple[str, str]:
         engine = self._engine

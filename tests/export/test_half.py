@@ -79,6 +79,22 @@ def test_a_planted_overflow_is_repaired(tensors: np.ndarray) -> None:
     np.testing.assert_allclose(found, run_graph(core, tensors)[0], atol=0.02)
 
 
+def test_logits_beyond_half_stay_float32(tensors: np.ndarray) -> None:
+    core = copy.deepcopy(deep_student.build_core())
+    last = core.graph.node[-1]
+    for tensor in core.graph.initializer:
+        if tensor.name in last.input:
+            values = numpy_helper.to_array(tensor) * np.float32(1e6)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    half = convert_to_half(core, tensors)
+    assert last.name in half.float_nodes
+    found = run_graph(half.core, tensors.astype(np.float16))[0]
+    assert found.dtype == np.float32 and np.isfinite(found).all()
+    expected = run_graph(core, tensors)[0]
+    np.testing.assert_allclose(found, expected, rtol=0.01, atol=1e-3 * np.abs(expected).max())
+    np.testing.assert_allclose(run_graph(half.simulation, tensors)[0], found, atol=1e-3 * np.abs(expected).max())
+
+
 def test_an_overflow_that_no_frame_showed_is_infinite_in_the_simulation(tensors: np.ndarray) -> None:
     core = move_out_of_range(deep_student.build_core(), 3e4)
     blind = convert_to_half(core, np.full_like(tensors[:1], -1.9))

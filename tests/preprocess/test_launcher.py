@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def context(driver: FakeDriver) -> Iterator[CudaContext]:
     opened = CudaContext(ORIN)
     yield opened
     opened.close()
-    assert (driver.depth, driver.retained, driver.allocations) == (0, 0, [])
+    driver.check_released()
 
 
 def run_launcher(
@@ -65,8 +66,10 @@ def run_launcher(
             pinned = context.pin((len(frames), size), np.float32)
             context.driver.memcpy_dtoh_async(pinned, int(images), context.stream)
             context.synchronize()
-            results.append(pinned.reshape(-1, spec.channels, spec.height, spec.width))
+            results.append(pinned.reshape(-1, spec.channels, spec.height, spec.width).copy())
+            del pinned
         launcher.close()
+        staging.close()
     return results
 
 
@@ -107,8 +110,58 @@ def test_pinned_memory_grows_only_for_larger_batches(context: CudaContext, drive
         staging = FrameStaging(context)
         for count in (2, 1, 2, 3, 3):
             staging.copy_frames(np.zeros((count, 8, 8), dtype=np.uint8))
-        assert [array.size for array in driver.pinned] == [128, 192]
+        assert driver.pinned_sizes == [128, 192]
         assert [allocation.size for allocation in driver.allocations] == [192]
+        staging.close()
+
+
+def test_contexts_of_a_gpu_hold_it_once_and_close_from_any_thread(driver: FakeDriver) -> None:
+    with ThreadPoolExecutor(1) as elsewhere:
+        for _ in range(3):
+            opened = CudaContext(ORIN)
+            with opened.activate():
+                opened.allocate(64)
+            elsewhere.submit(opened.close).result()
+            opened.close()
+    driver.check_released()
+
+
+def test_a_gpu_that_takes_no_work_is_named(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise driver.Error("cuStreamCreate failed: out of memory")
+
+    monkeypatch.setattr(driver, "Stream", refuse)
+    with pytest.raises(MachineError, match=r"Orin cannot be used(.|\n)*out of memory"):
+        CudaContext(ORIN)
+    assert driver.depth == 0
+
+
+def test_a_module_that_the_driver_refuses_is_named(
+    context: CudaContext, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(code: bytes) -> None:
+        raise driver.Error("cuModuleLoadDataEx failed: no kernel image is available")
+
+    monkeypatch.setattr(driver, "module_from_buffer", refuse)
+    spec = PreprocessSpec(height=8, width=8, mean=(0.5,), std=(0.25,))
+    with (
+        context.activate(),
+        pytest.raises(MachineError, match=r"sm_87\.cubin(.|\n)*no kernel image(.|\n)*edgekd export"),
+    ):
+        KernelLauncher(context, spec, {"modules": MODULES}, lambda name: b"", "edgekd export")
+
+
+def test_tables_of_the_oldest_frame_size_make_room(
+    context: CudaContext, driver: FakeDriver, shim_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekd.preprocess.launcher.MAX_TABLES", 2)
+    spec = PreprocessSpec(height=24, width=30, mean=(0.5,), std=(0.25,))
+    rng = np.random.default_rng(2)
+    frames = [rng.integers(0, 256, (30 + step % 4, 41), dtype=np.uint8) for step in range(6)]
+    for found, frame in zip(
+        run_launcher(context, shim_folder, spec, [frames])[0], preprocess_frames(frames, spec), strict=True
+    ):
+        np.testing.assert_allclose(found, frame, atol=4 * 2e-6)
 
 
 def test_own_cubin_is_preferred() -> None:

@@ -120,7 +120,7 @@ def test_masks_are_those_of_the_truth_and_the_student(
         np.testing.assert_array_equal(again, compute_masks(frames[2:], library))
         # The first result does not lie in memory that the second call wrote over.
         np.testing.assert_array_equal(masks, compute_masks(frames, library))
-    assert (driver.depth, driver.retained, driver.allocations) == (0, 0, [])
+    driver.check_released()
 
 
 def test_every_stage_has_done_its_work_when_it_returns(
@@ -140,10 +140,10 @@ def test_memory_is_taken_once(write_engine: WriteBuild, driver: FakeDriver) -> N
     frames = draw_frames()
     with load(write_engine(), "tensorrt-rtx") as segmenter:
         segmenter.segment(frames)
-        held = list(driver.allocations), list(map(id, driver.pinned))
+        held = list(driver.allocations), driver.list_pinned()
         segmenter.segment(frames[:1])
         segmenter.segment(frames)
-        assert (list(driver.allocations), list(map(id, driver.pinned))) == held
+        assert (list(driver.allocations), driver.list_pinned()) == held
 
 
 @pytest.mark.parametrize("batches", [(1, 2), (1, 8), (2, 2), (4, 4)])
@@ -160,7 +160,7 @@ def test_real_batches_are_run_where_the_profile_allows_them(
             lowest, highest = batches
             sizes = [min(highest, len(some) - start) for start in range(0, len(some), highest)]
             assert library.batches_run == [max(size, lowest) for size in sizes]
-    assert (driver.depth, driver.retained, driver.allocations) == (0, 0, [])
+    driver.check_released()
 
 
 def test_later_library_may_load_a_version_compatible_engine(
@@ -234,7 +234,7 @@ def test_closing_masks_no_earlier_error(
     segmenter.close()
     with pytest.raises(KeyError, match="the caller's"), load(bundle, "tensorrt-rtx", cache=cache):
         raise KeyError("the caller's")
-    assert (driver.depth, driver.retained, driver.allocations) == (0, 0, [])
+    driver.check_released()
 
 
 @pytest.mark.usefixtures("broken_cache")
@@ -244,7 +244,7 @@ def test_closing_tells_its_own_error_where_there_is_no_other(
     segmenter = load(write_engine(), "tensorrt-rtx", cache=tmp_path / "cache")
     with pytest.raises(RuntimeError, match="illegal memory access"):
         segmenter.close()
-    assert (driver.depth, driver.retained, driver.allocations) == (0, 0, [])
+    driver.check_released()
 
 
 @pytest.mark.usefixtures("broken_cache")
@@ -253,7 +253,7 @@ def test_a_failed_start_tells_its_own_reason(
 ) -> None:
     with pytest.raises(IntegrityError, match="another precision"):
         load(write_engine(half=True), "tensorrt-rtx", cache=tmp_path / "cache")
-    assert (driver.depth, driver.retained, driver.allocations) == (0, 0, [])
+    driver.check_released()
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_plan_that_does_not_load_tells_the_librarys_reason(
     with pytest.raises(MachineError, match="magic tag does not match") as caught:
         load(bundle, "tensorrt-rtx")
     assert "chatter" not in str(caught.value)
-    assert (driver.depth, driver.retained, driver.allocations) == (0, 0, [])
+    driver.check_released()
 
 
 def test_plan_with_another_output_is_refused(write_engine: WriteBuild, library: FakeTensorRt) -> None:
@@ -325,7 +325,7 @@ def test_plan_of_another_size_is_refused(write_engine: WriteBuild, library: Fake
 def test_kernel_and_engine_must_agree_on_precision(write_engine: WriteBuild, driver: FakeDriver) -> None:
     with pytest.raises(IntegrityError, match="another precision"):
         load(write_engine(half=True), "tensorrt-rtx")
-    assert (driver.depth, driver.retained, driver.allocations) == (0, 0, [])
+    driver.check_released()
 
 
 def test_kernel_of_other_steps_is_refused(write_engine: WriteBuild) -> None:
@@ -360,14 +360,14 @@ def test_changed_kernel_is_noticed_before_it_is_loaded(write_engine: WriteBuild,
     kernel.write_bytes(kernel.read_bytes() + b"?")
     with pytest.raises(IntegrityError, match=r"preprocess\.sm_86\.cubin"):
         load(bundle, "tensorrt-rtx")
-    assert driver.retained == 0
+    driver.check_released()
 
 
 def test_closing_twice_is_allowed(write_engine: WriteBuild, driver: FakeDriver) -> None:
     segmenter: Segmenter = load(write_engine(), "tensorrt-rtx")
     segmenter.engine.close()
     segmenter.engine.close()
-    assert driver.retained == 0
+    driver.check_released()
 
 
 @pytest.mark.parametrize(("name", "index"), [("GPU", 0), ("gpu", 0), ("GPU.1", 1), ("GPU.12", 12)])

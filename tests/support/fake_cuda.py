@@ -8,6 +8,7 @@ context and launches with wrong arguments fail.
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,8 @@ class FakeContext:
         self._driver.depth -= 1
 
     def detach(self) -> None:
-        self._driver.retained -= 1
+        # In pycuda this leaves the context on the thread's stack, and does nothing from another thread.
+        self._driver.detached += 1
 
 
 class FakeFunction:
@@ -111,10 +113,13 @@ class FakeDriver:
     def __init__(self) -> None:
         self.depth = 0
         self.retained = 0
+        self.detached = 0
+        self.leaked = 0
         self.allocations: list[FakeAllocation] = []
         self.streams: dict[int, FakeStream] = {}
         self.launches: list[tuple[int, tuple[int, int, int]]] = []
-        self.pinned: list[np.ndarray] = []
+        self.pinned_sizes: list[int] = []
+        self._pinned: list[weakref.ref[np.ndarray]] = []
 
     def check_current(self) -> None:
         assert self.depth > 0, "a CUDA call without a current context"
@@ -144,8 +149,11 @@ class FakeDriver:
 
     def pagelocked_empty(self, shape: Any, dtype: Any) -> np.ndarray:
         self.check_current()
-        self.pinned.append(np.full(shape, 0x5A, dtype=dtype))
-        return self.pinned[-1]
+        array = np.full(shape, 0x5A, dtype=dtype)
+        self.pinned_sizes.append(array.size)
+        self._pinned.append(weakref.ref(array))
+        weakref.finalize(array, self._note_unpinned)
+        return array
 
     def memcpy_htod(self, target: Any, source: np.ndarray) -> None:
         self.check_current()
@@ -175,5 +183,17 @@ class FakeDriver:
         held = any(a.address <= address and address + size <= a.address + a.size for a in self.allocations)
         assert held, f"{size} bytes at {address:#x} are in no allocation"
 
+    def list_pinned(self) -> list[int]:
+        return [id(ref()) for ref in self._pinned if ref() is not None]
+
+    def check_released(self) -> None:
+        """Fail unless all memory was given back where pycuda can, and the context is held once and for all."""
+        assert (self.depth, self.allocations, self.list_pinned(), self.leaked) == (0, [], [], 0)
+        assert (self.retained, self.detached) in ((0, 0), (1, 0))
+
+    def _note_unpinned(self) -> None:
+        # pycuda frees pinned memory only while its context is current.
+        self.leaked += self.depth == 0
+
     def _is_pinned(self, array: np.ndarray) -> bool:
-        return any(np.shares_memory(array, pinned) for pinned in self.pinned)
+        return any(np.shares_memory(array, pinned) for ref in self._pinned if (pinned := ref()) is not None)

@@ -59,7 +59,7 @@ def on_fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         monkeypatch.setattr(gpu_all, name, value)
     compile_changed()
     yield compile_changed
-    assert (driver.depth, driver.retained, driver.allocations) == (0, 0, [])
+    driver.check_released()
 
 
 @pytest.mark.usefixtures("on_fakes")
