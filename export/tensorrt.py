@@ -47,7 +47,7 @@ def build_tensorrt(
         progress: an open group of bars for the builder's phases.
 
     Returns:
-        Fields for `edgekd.bundle.write_build` (without ``files``), the files, and sentences for the user.
+        Fields for `edgekd.bundle.draft_build` (without ``files``), the files, and sentences for the user.
 
     Raises:
         MachineError: the library, NVRTC or a GPU is missing, or cannot do the precision or GPU asked for;

@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
+from written_builds import write_build
 
 from edgekd import cli
-from edgekd.bundle import Bundle, find_build, write_build
+from edgekd.bundle import Bundle, find_build
 
 runner = CliRunner()
 SMALL = ["--image-size", "32", "--epochs", "1", "--teacher", "unet-narrow", "--student", "unet-narrow-xs"]

@@ -1,6 +1,6 @@
 """The bundle, the deployable artefact: manifest, hashes, golden frames, builds, recordings. Never torch."""
 
-from edgekd.bundle.build_drafts import draft_build, install_build, write_build
+from edgekd.bundle.build_drafts import draft_build, install_build
 from edgekd.bundle.build_names import (
     PRECISIONS,
     TARGETS,
@@ -68,6 +68,5 @@ __all__ = [
     "read_golden",
     "read_judged_frames",
     "save_recording",
-    "write_build",
     "write_bundle",
 ]

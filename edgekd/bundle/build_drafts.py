@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import tempfile
 import uuid
 from collections.abc import Generator, Mapping
 from datetime import datetime, timezone
@@ -24,8 +21,8 @@ from edgekd.bundle.builds import (
 )
 from edgekd.bundle.files import replace_non_finite, write_files
 from edgekd.bundle.records import write_record
+from edgekd.bundle.replacement import lock_folder, put_in_place, remove_folder, remove_stale, sync_folder
 from edgekd.bundle.store import Bundle
-from edgekd.errors import UsageError
 
 
 @contextlib.contextmanager
@@ -47,7 +44,9 @@ def draft_build(
         MachineError: the disk is full.
     """
     name = name_build(target, precision_asked, device)
-    ready = bundle.path / "builds" / f".{name}.{uuid.uuid4().hex[:8]}.ready"
+    builds = bundle.path / "builds"
+    ready = builds / f".{name}.{uuid.uuid4().hex[:8]}.ready"
+    remove_stale(builds, ".*.ready*")  # of writers that were killed
     try:
         with staged_folder(ready) as staging:
             fields: dict[str, Any] = {
@@ -64,7 +63,7 @@ def draft_build(
             write_record(staging, BUILD_FILE, BuildRecord.model_validate(fields))
         yield Build(read_build_record(bundle, ready), ready)
     finally:
-        shutil.rmtree(ready, ignore_errors=True)
+        remove_folder(ready)
 
 
 def install_build(
@@ -76,6 +75,8 @@ def install_build(
     facts: Mapping[str, Any] | None = None,
 ) -> Build:
     """Give a draft its name in one step, in place of an older build, whose record is not read.
+
+    Another process may do the same at the same time: the later one's build stays.
 
     Args:
         bundle: the bundle.
@@ -95,60 +96,7 @@ def install_build(
     fields = draft.record.model_dump() | {key: value for key, value in changes.items() if value is not None}
     write_record(draft.path, BUILD_FILE, BuildRecord.model_validate(fields))
     final = draft.path.with_name(draft.name)
-    _swap_folders(draft.path, final)
-    return read_build(bundle, final)
-
-
-def write_build(
-    bundle: Bundle,
-    *,
-    target: str,
-    precision_asked: str,
-    precision_effective: str,
-    device: str,
-    status: Status,
-    files: Mapping[str, Path | bytes],
-    facts: Mapping[str, Any],
-    replace: bool = True,
-) -> Build:
-    """Write a build in one step, in place of an older one if ``replace``.
-
-    Raises:
-        UsageError: the build exists and ``replace`` is False, or a name is unknown or impossible.
-        MachineError: the disk is full.
-    """
-    final = bundle.path / "builds" / name_build(target, precision_asked, device)
-    if final.exists() and not replace:
-        raise UsageError(
-            f"the build {final.name} exists already", action="remove it, or allow it to be replaced"
-        )
-    with draft_build(
-        bundle,
-        target=target,
-        precision_asked=precision_asked,
-        precision_effective=precision_effective,
-        device=device,
-        status=status,
-        files=files,
-        facts=facts,
-    ) as draft:
-        return install_build(bundle, draft)
-
-
-def _swap_folders(ready: Path, final: Path) -> None:
-    """Give ``ready`` the name ``final``; a folder that had it is set aside first and put back on failure."""
-    if not (final.exists() or final.is_symlink()):
-        os.rename(ready, final)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{final.name}.old.", dir=final.parent))
-    try:
-        try:
-            os.rename(final, aside / final.name)
-            os.rename(ready, final)
-        except BaseException:
-            # Ctrl-C too, wherever it came between the two.
-            if not final.exists() and (aside / final.name).exists():
-                os.rename(aside / final.name, final)
-            raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    sync_folder(draft.path)
+    with lock_folder(final.parent):
+        put_in_place(draft.path, final)
+        return read_build(bundle, final)

@@ -90,13 +90,28 @@ class Build:
 
         Raises:
             IntegrityError: it is not listed, missing, changed, or leads out of the folder.
+            MachineError: another export replaced the build since its record was read.
         """
-        return resolve_checked_file(self.path, self.record.files, name)
+        try:
+            return resolve_checked_file(self.path, self.record.files, name)
+        except IntegrityError:
+            if self._was_replaced():
+                raise MachineError(
+                    f"the build {self.name} was replaced by another export while it was read",
+                    action="run the command again",
+                ) from None
+            raise
 
     def check_files(self) -> None:
         """Check every file; IntegrityError where one is missing or changed."""
         for name in self.record.files:
             self.resolve_file(name)
+
+    def _was_replaced(self) -> bool:
+        try:
+            return read_record(self.path, BUILD_FILE, BuildRecord, BUILD_SCHEMA_VERSION)[0] != self.record
+        except IntegrityError:
+            return False
 
 
 def list_builds(bundle: Bundle, target: str | None = None, precision: str | None = None) -> list[Build]:
@@ -193,6 +208,12 @@ def read_build(bundle: Bundle, folder: Path) -> Build:
     Raises:
         IntegrityError: as `read_build_record`, or the folder has the name of another build.
     """
+    if not folder.resolve().is_relative_to(bundle.path.resolve()):
+        raise IntegrityError(
+            f"{folder} leads out of the bundle",
+            received=folder.resolve(),
+            action=_explain_removal(bundle, folder),
+        )
     record = read_build_record(bundle, folder)
     name = name_build(record.target, record.precision_asked, record.device)
     if name != folder.name:
@@ -212,7 +233,7 @@ def read_build_record(bundle: Bundle, folder: Path) -> BuildRecord:
         IntegrityError: it is damaged, of a newer schema, or of a build of another bundle.
     """
     try:
-        record, _ = read_record(folder, BUILD_FILE, BuildRecord, BUILD_SCHEMA_VERSION)
+        record = _read_settled_record(folder)
     except IntegrityError as error:
         # An update may help where the schema is newer; nothing else that is said of whole bundles does.
         other = "" if error.action in (None, RESTORE) else f"{error.action}; or "
@@ -230,6 +251,14 @@ def read_build_record(bundle: Bundle, folder: Path) -> BuildRecord:
             action=_explain_removal(bundle, folder),
         )
     return record
+
+
+def _read_settled_record(folder: Path) -> BuildRecord:
+    try:
+        return read_record(folder, BUILD_FILE, BuildRecord, BUILD_SCHEMA_VERSION)[0]
+    except IntegrityError:
+        # The folder may have been replaced between the reading of record and seal.
+        return read_record(folder, BUILD_FILE, BuildRecord, BUILD_SCHEMA_VERSION)[0]
 
 
 def _explain_removal(bundle: Bundle, folder: Path) -> str:

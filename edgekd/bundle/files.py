@@ -49,10 +49,12 @@ def resolve_checked_file(folder: Path, files: Mapping[str, FileFact], name: str)
         )
     path = resolve_inside(folder, name)
     fact = files[name]
-    size = path.stat().st_size
+    try:
+        size, found = path.stat().st_size, hash_file(path)
+    except FileNotFoundError as error:  # removed since
+        raise _build_missing_error(path) from error
     if size != fact.size:
         raise _build_changed_error(path, f"{size} bytes", f"{fact.size} bytes")
-    found = hash_file(path)
     if found != fact.sha256:
         raise _build_changed_error(path, f"sha256 {found[:12]}…", f"{fact.sha256[:12]}…")
     return path
@@ -69,7 +71,7 @@ def resolve_inside(folder: Path, name: str) -> Path:
     if not path.is_relative_to(root):
         raise IntegrityError(f"{name!r} leads out of the folder {folder}", received=path, action=RESTORE)
     if not path.is_file():
-        raise IntegrityError(f"the file {path} is missing", action=RESTORE)
+        raise _build_missing_error(path)
     return path
 
 
@@ -81,8 +83,11 @@ def read_sealed_bytes(folder: Path, name: str) -> bytes:
     """
     path = resolve_inside(folder, name)
     seal = resolve_inside(folder, name_seal(name))
-    data = path.read_bytes()
-    if seal.read_bytes() != build_seal(name, data):
+    try:
+        data, sealed = path.read_bytes(), seal.read_bytes()
+    except FileNotFoundError as error:  # removed since
+        raise _build_missing_error(path) from error
+    if sealed != build_seal(name, data):
         raise _build_changed_error(
             path, f"sha256 {hashlib.sha256(data).hexdigest()[:12]}…", f"that in {seal.name}"
         )
@@ -136,6 +141,10 @@ def replace_non_finite(value: Any) -> Any:
 
 
 RESTORE = "restore the bundle from where it was written, or distil or export it again"
+
+
+def _build_missing_error(path: Path) -> IntegrityError:
+    return IntegrityError(f"the file {path} is missing", action=RESTORE)
 
 
 def _build_changed_error(path: Path, received: str, expected: str) -> IntegrityError:

@@ -22,8 +22,8 @@ _lock = threading.Lock()
 class CudaContext:
     """The primary context of a GPU, shared with every other CUDA library of the process, and one stream.
 
-    The context itself is held until the process ends, as the CUDA runtime does too. Everything but the constructor and `close` is to be called inside ``with context.activate()``, which works
-    from any thread.
+    The context itself is held until the process ends, as the CUDA runtime holds it too. Everything but the
+    constructor and `close` is to be called inside ``with context.activate()``, which works from any thread.
 
     Attributes:
         driver: the module ``pycuda.driver``.

@@ -105,9 +105,7 @@ class PlanRunner:
                 write_bytes_atomic(self._cache_file, bytes(self._runtime_cache.serialize()))
         except (EdgeKDError, OSError) as error:
             # The masks are there already: only the next start is slower.
-            warnings.warn(
-                f"the cache of TensorRT-RTX was not written: {error}", RuntimeWarning, stacklevel=2
-            )
+            warnings.warn(f"the cache of TensorRT-RTX was not written: {error}", RuntimeWarning, stacklevel=2)
         finally:
             self._release()
 

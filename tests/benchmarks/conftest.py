@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from written_builds import write_build
 
 from edgekd.bundle import (
     Build,
@@ -19,7 +20,6 @@ from edgekd.bundle import (
     Recording,
     find_build,
     save_recording,
-    write_build,
     write_bundle,
 )
 from edgekd.data import find_cases, hash_cases, read_case

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from written_builds import write_build
 
 from edgekd.benchmarks import certificate, check_certificate, run_parity
-from edgekd.bundle import Bundle, Recording, write_build
+from edgekd.bundle import Bundle, Recording
 from edgekd.errors import InputError, IntegrityError, UsageError
 
 

@@ -74,7 +74,7 @@ def test_an_error_is_kept_and_passed_on(tmp_path: Path) -> None:
 
 
 def test_a_build_that_was_never_run_is_said_to_be_built(bundle: Bundle, add_build: Callable) -> None:
-    from edgekd.bundle import write_build
+    from written_builds import write_build
 
     add_build("onnx")
     build = add_build("tensorrt-rtx", device="GPU")

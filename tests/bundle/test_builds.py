@@ -6,18 +6,20 @@ import dataclasses
 import json
 import os
 import shutil
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from written_builds import write_build
 
-from edgekd.bundle import Build, Bundle, draft_build, find_build, install_build, list_builds, write_build
+from edgekd.bundle import Build, Bundle, draft_build, find_build, install_build, list_builds, replacement
 from edgekd.bundle.files import write_sealed_bytes
 from edgekd.errors import IntegrityError, MachineError, UsageError
 
 
-def write_small(
-    bundle: Bundle, content: bytes = b"graph", *, device: str = "CPU", replace: bool = True
-) -> Build:
+def write_small(bundle: Bundle, content: bytes = b"graph", *, device: str = "CPU") -> Build:
     return write_build(
         bundle,
         target="onnx",
@@ -27,7 +29,6 @@ def write_small(
         status="built, not run",
         files={"core.onnx": content},
         facts={"difference": float("inf")},
-        replace=replace,
     )
 
 
@@ -51,8 +52,6 @@ def test_writing_again_replaces_and_leaves_no_trace(bundle: Bundle) -> None:
     write_small(bundle, b"newer")
     assert [build.resolve_file("core.onnx").read_bytes() for build in list_builds(bundle)] == [b"newer"]
     assert [path.name for path in (bundle.path / "builds").iterdir()] == ["onnx-fp32-cpu"]
-    with pytest.raises(UsageError, match="exists already"):
-        write_small(bundle, replace=False)
 
 
 def test_a_failed_write_keeps_the_old_build(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,6 +72,7 @@ def test_a_swap_that_fails_halfway_puts_the_old_build_back(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
     write_small(bundle)
+    monkeypatch.setattr(replacement, "_exchange", lambda *_: False)
     rename = os.rename
 
     def fail_on_ready(source: Path, final: Path) -> None:
@@ -84,6 +84,51 @@ def test_a_swap_that_fails_halfway_puts_the_old_build_back(
     with pytest.raises(error):
         write_small(bundle, b"newer")
     assert find_build(bundle, "onnx").resolve_file("core.onnx").read_bytes() == b"graph"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges two names")
+def test_a_reader_finds_a_whole_build_whenever_others_replace_it(bundle: Bundle) -> None:
+    contents = [b"one", b"other graph"]
+    write_small(bundle, contents[0])
+    with ThreadPoolExecutor(2) as writers:
+        jobs = [writers.submit(write_small, bundle, contents[step % 2]) for step in range(40)]
+        while not all(job.done() for job in jobs):
+            try:
+                find_build(bundle, "onnx").resolve_file("core.onnx")
+            except MachineError as error:
+                assert "replaced by another export" in str(error)
+        for job in jobs:
+            job.result()
+    assert [path.name for path in (bundle.path / "builds").iterdir()] == ["onnx-fp32-cpu"]
+    assert find_build(bundle, "onnx").resolve_file("core.onnx").read_bytes() in contents
+
+
+def test_a_build_that_was_replaced_since_it_was_found_is_told(bundle: Bundle) -> None:
+    found = write_small(bundle)
+    write_small(bundle, b"newer")
+    with pytest.raises(MachineError, match=r"was replaced by another export(.|\n)*run the command again"):
+        found.resolve_file("core.onnx")
+
+
+@pytest.mark.parametrize("age_s", [0, 2 * replacement.STALE_AFTER_S])
+def test_what_a_killed_writer_left_goes_once_it_is_old(bundle: Bundle, age_s: int) -> None:
+    write_small(bundle)
+    left = bundle.path / "builds" / ".onnx-fp32-cpu.0bc8dd4b.ready"
+    shutil.copytree(find_build(bundle, "onnx").path, left)
+    os.utime(left, (time.time() - age_s,) * 2)
+    write_small(bundle, b"newer")
+    assert left.exists() == (age_s == 0)
+
+
+def test_a_build_outside_the_bundle_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    build = write_small(bundle)
+    shutil.move(build.path, tmp_path / "outside")
+    build.path.symlink_to(tmp_path / "outside")
+    with pytest.raises(IntegrityError, match="leads out of the bundle"):
+        find_build(bundle, "onnx")
+    write_small(bundle, b"newer")
+    assert find_build(bundle, "onnx").resolve_file("core.onnx").read_bytes() == b"newer"
+    assert not build.path.is_symlink() and (tmp_path / "outside").is_dir()
 
 
 def test_builds_of_two_devices_stand_side_by_side(bundle: Bundle) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from written_builds import write_build
 
 pytest.importorskip("onnx", reason="onnx writes the graphs")
 pytest.importorskip("onnxruntime", reason="onnxruntime checks the graphs")
@@ -15,7 +16,7 @@ pytest.importorskip("onnxruntime", reason="onnxruntime checks the graphs")
 import onnx
 import tiny_student
 
-from edgekd.bundle import Bundle, find_build, list_builds, read_golden, write_build
+from edgekd.bundle import Bundle, find_build, list_builds, read_golden
 from edgekd.errors import GateFailure, IntegrityError, MachineError, UsageError
 from edgekd.export import export_bundle
 from edgekd.export.onnx import build_onnx

@@ -12,6 +12,7 @@ import deep_student
 import numpy as np
 import pytest
 import tiny_student
+from written_builds import write_build
 
 from edgekd.benchmarks import StopRule, run_benchmark, run_parity
 from edgekd.bundle import (
@@ -22,7 +23,6 @@ from edgekd.bundle import (
     pack_judged_frames,
     read_golden,
     read_judged_frames,
-    write_build,
 )
 from edgekd.errors import (
     EdgeKDError,

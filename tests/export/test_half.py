@@ -92,7 +92,9 @@ def test_logits_beyond_half_stay_float32(tensors: np.ndarray) -> None:
     assert found.dtype == np.float32 and np.isfinite(found).all()
     expected = run_graph(core, tensors)[0]
     np.testing.assert_allclose(found, expected, rtol=0.01, atol=1e-3 * np.abs(expected).max())
-    np.testing.assert_allclose(run_graph(half.simulation, tensors)[0], found, atol=1e-3 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        run_graph(half.simulation, tensors)[0], found, atol=1e-3 * np.abs(expected).max()
+    )
 
 
 def test_an_overflow_that_no_frame_showed_is_infinite_in_the_simulation(tensors: np.ndarray) -> None:

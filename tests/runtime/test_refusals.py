@@ -15,8 +15,9 @@ import fake_tensorrt
 import pytest
 from fake_cuda import FakeDriver
 from PIL import Image
+from written_builds import write_build
 
-from edgekd.bundle import Build, Bundle, find_build, list_builds, write_build
+from edgekd.bundle import Build, Bundle, find_build, list_builds
 from edgekd.console import run_app
 from edgekd.errors import EdgeKDError, IntegrityError, MachineError
 from edgekd.preprocess.device import CudaDevice

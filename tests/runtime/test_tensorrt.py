@@ -14,9 +14,10 @@ import tiny_student
 from fake_cuda import FakeDriver
 from fake_tensorrt import FakeTensorRt
 from kernel_shim import compile_kernel
+from written_builds import write_build
 
 from edgekd.benchmarks.certificate import _pick_engine_facts
-from edgekd.bundle import Bundle, find_build, write_build
+from edgekd.bundle import Bundle, find_build
 from edgekd.errors import IntegrityError, MachineError, SegmenterFault, UsageError
 from edgekd.preprocess import preprocess_frames
 from edgekd.preprocess.device import CudaDevice, find_device

@@ -187,7 +187,7 @@ class FakeDriver:
         return [id(ref()) for ref in self._pinned if ref() is not None]
 
     def check_released(self) -> None:
-        """Fail unless all memory was given back where pycuda can, and the context is held once and for all."""
+        """Fail unless all memory was given back where pycuda can, and the context is held for good."""
         assert (self.depth, self.allocations, self.list_pinned(), self.leaked) == (0, [], [], 0)
         assert (self.retained, self.detached) in ((0, 0), (1, 0))
 
