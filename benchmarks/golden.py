@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
-from edgekd.bundle import MIN_AGREEMENT, JudgedFrames
+import numpy as np
+
+from edgekd.bundle import MIN_AGREEMENT, MIN_FOREGROUND_OVERLAP, JudgedFrames
 from edgekd.errors import GateFailure
+from edgekd.metrics import measure_overlap
 from edgekd.runtime import Segmenter
 
 
@@ -18,12 +21,14 @@ class GoldenResult:
         candidate: name of the build.
         num_images: golden frames compared.
         agreements: part of equal pixels, a frame.
+        overlap: Dice of the foreground of all frames together; None where neither side marks anything.
         min_agreement: the floor all pixels together had to reach.
     """
 
     candidate: str
     num_images: int
     agreements: tuple[float, ...]
+    overlap: float | None
     min_agreement: float
 
     @property
@@ -32,9 +37,13 @@ class GoldenResult:
         return sum(self.agreements) / len(self.agreements)
 
     @property
-    def conclusion(self) -> Literal["consistent", "inconsistent"]:
-        """Whether the floor was reached; a few frames never show non-inferiority."""
-        return "consistent" if self.pixel_agreement >= self.min_agreement else "inconsistent"
+    def conclusion(self) -> Literal["consistent", "inconsistent", "inconclusive"]:
+        """Whether the floors were reached; few frames never show non-inferiority, and empty masks nothing."""
+        if self.pixel_agreement < self.min_agreement:
+            return "inconsistent"
+        if self.overlap is None:
+            return "inconclusive"
+        return "consistent" if self.overlap >= MIN_FOREGROUND_OVERLAP else "inconsistent"
 
     @property
     def passed(self) -> bool:
@@ -46,7 +55,14 @@ class GoldenResult:
         """Why it did not pass."""
         if self.passed:
             return ()
-        return (f"pixel agreement {self.pixel_agreement:.4%} is below {self.min_agreement:.2%}",)
+        if self.pixel_agreement < self.min_agreement:
+            return (f"pixel agreement {self.pixel_agreement:.4%} is below {self.min_agreement:.2%}",)
+        if self.overlap is None:
+            return (
+                "the student marks nothing on the golden frames, so that an engine which never does would "
+                "agree: judge it with --data DATA, or distil with --golden DATA",
+            )
+        return (f"Dice of the foreground {self.overlap:.4f} is below {MIN_FOREGROUND_OVERLAP}",)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as JSON values."""
@@ -75,8 +91,7 @@ def compare_golden(
     """
     if len(golden) == 0:
         raise GateFailure("no golden frame to compare", expected="at least one")
-    agreements = [
-        float((segmenter.segment([frame])[0] == mask).mean())
-        for frame, mask in zip(golden.frames, golden.masks, strict=True)
-    ]
-    return GoldenResult(candidate, len(golden), tuple(agreements), min_agreement)
+    masks = np.stack([segmenter.segment([frame])[0] for frame in golden.frames])
+    agreements = [float((one == other).mean()) for one, other in zip(masks, golden.masks, strict=True)]
+    overlap = measure_overlap(masks, golden.masks)
+    return GoldenResult(candidate, len(golden), tuple(agreements), overlap, min_agreement)

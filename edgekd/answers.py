@@ -128,6 +128,9 @@ def show_certificate(check: CertificateCheck) -> Answer:
 def describe_verdict(report: ParityReport) -> str:
     """Return the verdict in a line; golden frames alone never show more than agreement."""
     if report.data is None:
+        found = {result.conclusion for result in report.results}
+        if "inconclusive" in found and "inconsistent" not in found:
+            return "inconclusive: the student marks nothing on the golden frames"
         return f"{'consistent' if report.passed else 'inconsistent'} with the golden frames"
     return "parity passed" if report.passed else "parity did not pass"
 

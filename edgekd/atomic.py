@@ -90,6 +90,13 @@ def staged_folder(final: Path) -> Iterator[Path]:
             raise
 
 
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Yield a new folder that vanishes; a full disk is a MachineError there too."""
+    with explain_full_disk(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
 def check_output_is_new(final: Path) -> None:
     """Raise where ``final`` exists or could not be written, so that hours of work are not lost at their end.
 

@@ -189,6 +189,22 @@ def score_cases(confusions: npt.NDArray[np.int64]) -> Scores:
     )
 
 
+def measure_overlap(
+    masks: npt.NDArray[np.integer[Any]], reference: npt.NDArray[np.integer[Any]]
+) -> float | None:
+    """Return Dice of two sets of masks over all foreground pixels together, those of equal class counting.
+
+    Args:
+        masks, reference: class ids of the same shape; 0 is background.
+
+    Returns:
+        2 · equal / (foreground of one + foreground of the other); None where neither has any.
+    """
+    marked = np.count_nonzero(masks) + np.count_nonzero(reference)
+    equal = np.count_nonzero((masks == reference) & (reference != 0))
+    return None if marked == 0 else 2 * equal / marked
+
+
 def _divide(numerator: npt.NDArray[Any], denominator: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(denominator == 0, np.nan, np.true_divide(numerator, denominator))

@@ -83,7 +83,9 @@ MinSecondsOption = Annotated[float, typer.Option(min=0, help="Seconds timed at l
 StabilityOption = Annotated[
     float | None, typer.Option(help="Go on until the median is known to ± this part of itself: 0.01.")
 ]
-MaxSecondsOption = Annotated[float, typer.Option(min=0, help="Where waiting for --stability ends.")]
+MaxSecondsOption = Annotated[
+    float | None, typer.Option(min=0, help="Where waiting for --stability ends: 60 where absent.")
+]
 ScenariosOption = Annotated[
     list[str] | None,
     typer.Option(help="single-stream, paced, multi-stream or offline; repeatable. Default: the first two."),

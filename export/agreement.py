@@ -8,8 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.bundle import MIN_AGREEMENT, Build, Bundle, install_build, read_golden, read_judged_frames
+from edgekd.bundle import (
+    MIN_AGREEMENT,
+    MIN_FOREGROUND_OVERLAP,
+    Build,
+    Bundle,
+    install_build,
+    read_golden,
+    read_judged_frames,
+)
 from edgekd.errors import GateFailure
+from edgekd.metrics import measure_overlap
 from edgekd.preprocess import preprocess_frame
 from edgekd.runtime import load
 from edgekd.specs import PreprocessSpec
@@ -23,6 +32,10 @@ _FRAME_SIZES = ((37, 53), (333, 97), (211, 603))
 OTHER_FRAMES_ACTION = (
     "export in another precision; or, where the student's images look nothing like synthetic ultrasound, "
     "distil with --golden DATA, which takes golden frames of its own kind"
+)
+NOTHING_MARKED = (
+    "the student marks nothing on the golden frames, so that they tell little of this build: judge it by "
+    "edgekd parity BUNDLE --data DATA, or distil with --golden DATA"
 )
 
 Runner = Callable[[NDArray[Any]], NDArray[Any]]
@@ -67,6 +80,8 @@ def install_checked(bundle: Bundle, draft: Build) -> Build:
     seen = run_on_golden_frames(bundle, draft)
     effective = seen["run_by"].get("precision_effective", draft.record.precision_effective)
     facts = {**draft.record.facts, **seen}
+    if seen["golden_foreground_overlap"] is None:
+        facts["notices"] = [*facts.get("notices", ()), NOTHING_MARKED]
     return install_build(bundle, draft, status="run", effective=effective, facts=facts)
 
 
@@ -82,13 +97,16 @@ def run_on_golden_frames(bundle: Bundle, draft: Build) -> dict[str, Any]:
         "golden_frames": len(golden),
         "golden_pixel_agreement": 1 - different / masks.size,
         "golden_pixels_different": different,
+        "golden_foreground_overlap": (overlap := measure_overlap(masks, golden.masks)),
     }
     floor = MIN_AGREEMENT[record.precision_asked]
-    if agreement["golden_pixel_agreement"] < floor:
+    is_lost = overlap is not None and overlap < MIN_FOREGROUND_OVERLAP
+    if agreement["golden_pixel_agreement"] < floor or is_lost:
         raise GateFailure(
             f"the build {draft.name} disagrees with the PyTorch student on golden frames and was not kept",
-            received=f"{agreement['golden_pixel_agreement']:.4%} of the pixels equal",
-            expected=f"at least {floor:.2%}",
+            received=f"{agreement['golden_pixel_agreement']:.4%} of the pixels equal"
+            + (f", Dice of the foreground {overlap:.4f}" if is_lost else ""),
+            expected=f"at least {floor:.2%}" + (f" and {MIN_FOREGROUND_OVERLAP}" if is_lost else ""),
             action=None if record.precision_asked == "fp32" else OTHER_FRAMES_ACTION,
         )
     return {**agreement, "run_by": engine}

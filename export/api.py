@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import tempfile
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from edgekd.atomic import check_output_place, temporary_folder
 from edgekd.bundle import (
     Build,
     Bundle,
@@ -18,7 +18,7 @@ from edgekd.bundle import (
     format_export,
     install_build,
 )
-from edgekd.errors import MachineError, UsageError
+from edgekd.errors import GateFailure, MachineError, UsageError
 from edgekd.export.agreement import install_checked
 from edgekd.export.calibration import OTHER_DATA, Calibration, load_calibration
 from edgekd.export.checks import check_calib_is_used, check_device, check_request
@@ -67,8 +67,10 @@ def export_bundle(
             cannot be meant, or int8 without ``calib`` where no int8 graph is there yet.
         InputError: ``calib`` is not there, or no data set.
         MachineError: this machine lacks a package, or cannot compute in the precision.
-        GateFailure: a build differs from the PyTorch student, or a precision misses its limits.
+        GateFailure: a build differs from the PyTorch student, or a precision misses its limits. The other
+            builds are made all the same, and named.
     """
+    _check_bundle_is_writable(bundle)
     device = "CPU" if device is None else check_device(device, targets, shapes)
     check_request(targets, precisions, sm, device)
     if calib is not None:
@@ -81,15 +83,47 @@ def export_bundle(
     # What is named twice is built once.
     cells = list(dict.fromkeys(product(targets, precisions)))
     builds: list[Build] = []
+    failures: list[GateFailure | MachineError] = []
     with Progress(quiet=quiet) as progress:
         handle = progress.add("exporting", len(cells) + 1)
         progress.advance(handle, 0, note="ONNX graphs")
         request = _Request(bundle, cells, sm, calib, shapes, options, progress, device, quiet=quiet)
         for target, precision in cells:
             progress.advance(handle, note=f"{target} {precision}")
-            builds.append(request.build(target, precision))
+            try:
+                builds.append(request.build(target, precision))
+            except (GateFailure, MachineError) as error:
+                failures.append(error)
         progress.advance(handle)
+    if failures:
+        raise _sum_up(failures, builds, len(cells))
     return builds
+
+
+def _check_bundle_is_writable(bundle: Bundle) -> None:
+    try:
+        check_output_place(bundle.path / "builds" / "new")
+    except UsageError as error:
+        raise UsageError(
+            f"the bundle {bundle.path} takes no builds",
+            received=error.received,
+            action="copy it to a folder that can be written, and export that copy",
+        ) from error
+
+
+def _sum_up(
+    failures: Sequence[GateFailure | MachineError], builds: Sequence[Build], asked: int
+) -> GateFailure | MachineError:
+    """Return the first failure, which also tells of the others and of the builds that were made."""
+    first, *others = failures
+    if asked == 1:
+        return first
+    made = ", ".join(build.name for build in builds) or "none"
+    told = "".join(f"; {error.what}: received {error.received}" for error in others)
+    summary = f"{first.what}{told}; builds made: {made}"
+    error = type(first)(summary, received=first.received, expected=first.expected, action=first.action)
+    error.__cause__ = first
+    return error
 
 
 class _Request:
@@ -224,8 +258,8 @@ class _Request:
 
         calibration = None if self._calib is None else self._calibration
         made = build_engine_in(self._bundle, self._graphs, precision, calibration, quiet=self._quiet)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / ENGINE_FILE
+        with temporary_folder() as folder:
+            path = folder / ENGINE_FILE
             path.write_bytes(made.content)
             yield path, {**made.facts, "notices": made.notices}
 

@@ -53,10 +53,14 @@ def _find_openvino_reason(precision: str, device: str) -> tuple[str, str] | None
     if precision in known:
         return None
     if device != "CPU":
-        return f"{device} computes in {', '.join(known)}", f"export with --precision {known[0]}"
+        return f"{device} computes in {', '.join(known)}", f"export with {_offer(known[0])}"
     elsewhere = "on a processor with fp16, or for an Intel GPU: --device GPU"
     return (
         f"this processor computes in {', '.join(known)} and OpenVINO would run it in fp32",
-        f"export with --precision {known[-1] if known else 'fp32'}, or "
+        f"export with {' or '.join(map(_offer, known)) or '--precision fp32'}, or "
         + (elsewhere if precision == "fp16" else f"on a processor with {precision}"),
     )
+
+
+def _offer(precision: str) -> str:
+    return f"--precision {precision}" + (" and --calib DATA" if precision == "int8" else "")

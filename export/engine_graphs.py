@@ -16,7 +16,7 @@ from edgekd.export.calibration import Calibration
 from edgekd.export.graphs import build_engine_graph, pack_graph
 from edgekd.export.half import convert_to_half
 from edgekd.export.int8 import build_int8
-from edgekd.export.judgement import LARGEST_DICE_LOSS, judge_logits
+from edgekd.export.judgement import judge_logits
 from edgekd.export.running import run_graph
 from edgekd.export.source_graphs import CORE_FILE
 
@@ -90,7 +90,7 @@ def _build_half(
         raise GateFailure(
             "the student misses its limits in half precision",
             received=judgement.format(),
-            expected=f"a loss of Dice of at most {LARGEST_DICE_LOSS['fp16']}",
+            expected=judgement.describe_limits(),
             action="export with --precision fp32",
         )
     facts = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekd.atomic import temporary_folder
 from edgekd.bundle import GOLDEN_FILE, MIN_AGREEMENT, Build, Bundle, draft_build
 from edgekd.errors import GateFailure, MachineError, UsageError
 from edgekd.export.agreement import install_checked
@@ -167,9 +167,9 @@ def _draft_changed(
 ) -> Iterator[Build]:
     """Give a draft of a build whose deploy graph has these shapes and no others."""
     record = build.record
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         write = _write_onnx if record.target == "onnx" else _write_openvino
-        changed = write(bundle, build, shapes, Path(folder))
+        changed = write(bundle, build, shapes, folder)
         files: dict[str, Path | bytes] = {
             name: changed.get(name) or build.resolve_file(name)
             for name in record.files

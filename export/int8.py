@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgekd.errors import GateFailure
 from edgekd.export.calibration import Calibration
-from edgekd.export.judgement import LARGEST_DICE_LOSS, Judgement, judge_logits
+from edgekd.export.judgement import Judgement, judge_logits
 from edgekd.export.layers import Product, list_products
 from edgekd.export.quantize import Form, clip_share, list_float_layers, quantize_core, rank_layers
 from edgekd.export.running import run_graph
@@ -138,6 +138,6 @@ def _build_error(judgement: Judgement, kept: Sequence[str], calibration: Calibra
     return GateFailure(
         "the int8 student misses its limits on the validation split",
         received=judgement.format() + tried + reason,
-        expected=f"a loss of Dice of at most {LARGEST_DICE_LOSS['int8']}",
+        expected=judgement.describe_limits(),
         action=action,
     )

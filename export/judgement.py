@@ -45,6 +45,11 @@ class Judgement:
         """Return the figures for a build's facts."""
         return {**asdict(self), "passed": self.passed}
 
+    def describe_limits(self) -> str:
+        """Return what had to be reached, as part of a sentence."""
+        loss, floor = LARGEST_DICE_LOSS[self.precision], MIN_AGREEMENT[self.precision]
+        return f"a loss of Dice of at most {loss}, and at least {floor:.2%} of the pixels equal"
+
     def format(self) -> str:
         """Return the figures as part of a sentence."""
         return (

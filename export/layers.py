@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import onnx
 
+from edgekd.atomic import temporary_folder
 from edgekd.runtime.precision import Layer
 
 _INT8_WEIGHT_INPUT = {"QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3, "ConvInteger": 1, "MatMulInteger": 1}
@@ -66,8 +65,8 @@ def read_onnxruntime_layers(model: onnx.ModelProto, products: Sequence[Product])
 
     options: Any = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "optimised.onnx"
+    with temporary_folder() as folder:
+        path = folder / "optimised.onnx"
         options.optimized_model_filepath = str(path)
         onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
         executed = onnx.load(path)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekd.atomic import temporary_folder
 from edgekd.bundle import Build, Bundle
 from edgekd.errors import GateFailure, MachineError
 from edgekd.export.agreement import Runner, check_preprocessing
 from edgekd.export.calibration import Calibration
 from edgekd.export.drafts import keep_build
 from edgekd.export.fixed_shapes import FixedShapes
-from edgekd.export.judgement import LARGEST_DICE_LOSS, judge_logits
+from edgekd.export.judgement import judge_logits
 from edgekd.export.model_api import MODEL_API_FILES, build_model_api
 from edgekd.export.openvino_ir import save_ir
 from edgekd.export.source_graphs import CORE_FILE, DEPLOY_FILE, GRAPH_FACTS, PREPROCESS_FILE, describe_bundle
@@ -74,10 +74,10 @@ def build_openvino(
         **{key: source.record.facts[key] for key in (*GRAPH_FACTS, "notices") if key in source.record.facts},
         **_judge_hint(graphs.resolve_file(CORE_FILE), precision, calibration, device),
     }
-    with tempfile.TemporaryDirectory() as folder:
-        save_ir(model, Path(folder) / "deploy.xml")
-        save_ir(build_model_api(model, bundle), Path(folder) / MODEL_API_FILES[0])
-        files = {name: Path(folder) / name for name in (*DEPLOY_FILES, *MODEL_API_FILES)}
+    with temporary_folder() as folder:
+        save_ir(model, folder / "deploy.xml")
+        save_ir(build_model_api(model, bundle), folder / MODEL_API_FILES[0])
+        files = {name: folder / name for name in (*DEPLOY_FILES, *MODEL_API_FILES)}
         return keep_build(
             bundle,
             target="openvino",
@@ -143,7 +143,7 @@ def _judge_hint(core: Path, precision: str, calibration: Calibration | None, dev
         raise GateFailure(
             f"the student misses its limits in {precision}",
             received=judgement.format(),
-            expected=f"a loss of Dice of at most {LARGEST_DICE_LOSS[precision]}",
+            expected=judgement.describe_limits(),
             action="export in another precision, or for another device",
         )
     return {

@@ -18,15 +18,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from edgekd.atomic import temporary_folder
 from edgekd.export.layers import list_products
 from edgekd.export.moves import move_integers
 from edgekd.runtime.precision import DECISIVE_SHARE
@@ -70,8 +69,8 @@ def quantize_core(
             "OpTypesToExcludeOutputQuantization": list(_MULTIPLYING),
         },
     }[form]
-    with tempfile.TemporaryDirectory() as folder, _quieten():
-        source, target = Path(folder) / "core.onnx", Path(folder) / "int8.onnx"
+    with temporary_folder() as folder, _quieten():
+        source, target = folder / "core.onnx", folder / "int8.onnx"
         onnx.save(core, source)
         quantize_static(
             source,

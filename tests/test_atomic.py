@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.atomic import check_output_is_new, hash_file, staged_folder, write_bytes_atomic, write_json_atomic
+from edgekd.atomic import (
+    check_output_is_new,
+    hash_file,
+    staged_folder,
+    temporary_folder,
+    write_bytes_atomic,
+    write_json_atomic,
+)
 from edgekd.errors import MachineError, UsageError
 
 
@@ -34,6 +41,12 @@ def test_used_up_quota_is_a_full_disk(tmp_path: Path) -> None:
 def test_a_file_larger_than_allowed_names_the_limit(tmp_path: Path) -> None:
     with pytest.raises(MachineError, match="ulimit -f"), staged_folder(tmp_path / "out"):
         raise OSError(errno.EFBIG, "File too large")
+
+
+def test_a_full_temporary_folder_is_a_full_disk() -> None:
+    with pytest.raises(MachineError, match="the disk is full while writing"), temporary_folder() as folder:
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder / "graph.onnx"))
+    assert not folder.exists()
 
 
 def test_other_os_errors_pass_through(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from edgekd.metrics import (
     METRICS,
     count_confusion,
     count_confusions,
+    measure_overlap,
     score_cases,
     score_sums,
     summarise_cases,
@@ -158,3 +159,10 @@ def test_shapes_that_are_no_confusions_are_refused() -> None:
         score_sums(np.zeros(9), 2)
     with pytest.raises(InputError):
         count_confusions(np.zeros((2, 4, 4), np.uint8), np.zeros((1, 4, 4), np.uint8), 2)
+
+
+def test_overlap_is_dice_of_all_foreground_pixels_of_equal_class() -> None:
+    masks, reference = np.array([[0, 1, 1, 2], [0, 0, 2, 2]]), np.array([[0, 1, 2, 2], [1, 0, 0, 2]])
+    assert measure_overlap(masks, reference) == pytest.approx(2 * 3 / (5 + 5))
+    assert measure_overlap(0 * masks, reference) == 0
+    assert measure_overlap(0 * masks, 0 * masks) is None

@@ -23,6 +23,7 @@ from edgekd.bundle.files import FileFact
 from edgekd.bundle.golden import (
     GOLDEN_FILE,
     MIN_AGREEMENT,
+    MIN_FOREGROUND_OVERLAP,
     GoldenFrames,
     JudgedFrames,
     load_golden,
@@ -38,6 +39,7 @@ __all__ = [
     "GOLDEN_FILE",
     "MANIFEST_FILE",
     "MIN_AGREEMENT",
+    "MIN_FOREGROUND_OVERLAP",
     "NOT_SHOWN",
     "PRECISIONS",
     "SCHEMA_VERSION",

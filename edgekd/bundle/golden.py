@@ -22,6 +22,9 @@ In float32 two correct engines differ by rounding alone, about 1e-5 in the logit
 whose two best classes are as near as that; they lie on borders and stay below one in 2000. A swapped
 mean, another resize or a lost channel order moves whole borders and turns more. Reduced precision moves
 borders by its nature: there the floor finds gross faults only; a data set says whether accuracy suffered."""
+MIN_FOREGROUND_OVERLAP = 0.5
+"""Dice of all foreground pixels together, in every precision: where lesions are small, an engine that marks
+nothing at all has more equal pixels than MIN_AGREEMENT asks for, and here it has 0."""
 _KEYS = ("frame", "tensor", "logits", "mask", "truth")
 
 

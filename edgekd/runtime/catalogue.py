@@ -63,7 +63,8 @@ def load(
         build: a draft of that target and precision, to be tried; None takes the bundle's own build.
 
     Raises:
-        UsageError: an unknown target or precision, fewer than one thread, or threads on another device.
+        UsageError: an unknown target or precision, fewer than one thread, threads on another device, or a
+            cache that cannot be made.
         MachineError: the package, device or build is missing; the error names the command that adds it.
         IntegrityError: a file is not what its record says.
     """
@@ -79,6 +80,8 @@ def load(
             action="leave them out",
         )
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    if cache is not None:
+        _make_cache_folder(cache)
     request = LoadRequest(opened, target, precision, place, cache, threads, build)
     engine_class = load_engine_class(target)
     try:
@@ -88,6 +91,18 @@ def load(
     # Only the engines of a deploy graph know limits: the others take any frame.
     limits = getattr(engine, "limits", None)
     return Segmenter(engine, opened.manifest.preprocess, opened.manifest.classes, limits)
+
+
+def _make_cache_folder(cache: Path) -> None:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"the cache {cache} cannot be made",
+            received=error.strerror,
+            expected="a folder that is there or can be made",
+            action="name another one",
+        ) from error
 
 
 def find_entry(target: str) -> Entry:

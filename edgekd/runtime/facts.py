@@ -5,19 +5,53 @@ A fact that a record does not hold, as those of older builds, is not checked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edgekd.bundle import NOT_SHOWN, Build, Bundle, format_export
 from edgekd.errors import IntegrityError, MachineError
 from edgekd.runtime.precision import list_precisions
 
+_SHAPES = ("min", "opt", "max")
+
 
 def format_rebuild(build: Build, *, resize: bool = False) -> str:
     """Return the command that makes a build anew; with ``resize`` for frames of another size, or of any."""
     record = build.record
-    size = None if resize else record.facts.get("frame_size")
-    return format_export(build.path.parent.parent, record.target, record.precision_asked, record.device, size)
+    facts = {} if resize else record.facts
+    size = facts.get("frame_size")
+    command = format_export(
+        build.path.parent.parent, record.target, record.precision_asked, record.device, size
+    )
+    options = [*_list_shape_options(facts), *_list_engine_options(facts.get("engine", {}))]
+    if "--frame-size" in command:  # an NPU's, named already
+        options = [word for word in options if not word.startswith("--frame-size")]
+    return " ".join([command, *map(shlex.quote, options)])
+
+
+def _list_shape_options(facts: Mapping[str, Any]) -> list[str]:
+    size, batch = facts.get("frame_size"), facts.get("batch")
+    words = [] if size is None else ["--frame-size={}x{}".format(*size)]
+    return words if batch is None else [*words, f"--batch={batch}"]
+
+
+def _list_engine_options(engine: Mapping[str, Any]) -> list[str]:
+    """Return the options of a TensorRT build; not the GPU's, which is another where an engine is refused."""
+    words: list[str] = []
+    sizes = engine.get("batch", [1, 1, 1])
+    for image, (_, *shape) in engine.get("inputs", {}).items():
+        texts = ["x".join(map(str, (size, *shape))) for size in sizes]
+        if len(set(sizes)) > 1:
+            words += [f"--{name}-shapes={image}:{text}" for name, text in zip(_SHAPES, texts, strict=True)]
+        elif sizes[0] > 1:
+            words.append(f"--opt-shapes={image}:{texts[0]}")
+    if engine.get("workspace_mib") is not None:
+        words.append(f"--workspace={engine['workspace_mib']}")
+    if engine.get("version_compatible"):
+        words.append("--version-compatible")
+    level = engine.get("hardware_compatible", "none")
+    return words if level == "none" else [*words, f"--hardware-compatible={level}"]
 
 
 def format_other_engine(build: Build) -> str:
@@ -67,12 +101,16 @@ def check_provider(build: Build, provider: str, usual: Sequence[str]) -> None:
     meant: Sequence[str] = build.record.facts.get("providers", usual)
     if provider not in meant:
         is_int8 = build.record.precision_asked == "int8"
+        # The same build anew would be meant for the same providers.
+        tensorrt = format_export(build.path.parent.parent, "tensorrt", "int8")
         reason = ", which has no int8 convolutions and would compute them in float" if is_int8 else ""
         raise MachineError(
             f"the build {build.name} is not meant for {provider}",
             received=f"{provider}{reason}",
             expected=" or ".join(meant),
-            action=f"take another --device, for a GPU a TensorRT build, or {format_rebuild(build)}",
+            action=f"take another --device, or build for the GPU: {tensorrt}"
+            if is_int8
+            else f"take another --device, for a GPU a TensorRT build, or {format_rebuild(build)}",
         )
 
 

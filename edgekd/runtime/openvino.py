@@ -147,8 +147,10 @@ def _list_opsets(openvino: Any) -> list[int]:
 
 
 def find_device(device: str, available: Sequence[str]) -> str | None:
-    """Return the first available device that a name means (``GPU`` is also ``GPU.0``), or None."""
-    return next((name for name in available if name == device or name.startswith(f"{device}.")), None)
+    """Return the first available device that a name means, or None; the only GPU is ``GPU`` and ``GPU.0``."""
+    return next(
+        (name for name in available if device in (name, f"{name}.0") or name.startswith(f"{device}.")), None
+    )
 
 
 def _check_device(device: str, available: list[str], build: Build) -> None:

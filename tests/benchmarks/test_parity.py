@@ -31,7 +31,6 @@ def test_identical_masks_pass_with_one_group(truths: np.ndarray) -> None:
     reference = make_recording(truths, truths, groups=("one",) * 30)
     result = compare_recordings(reference, dataclasses.replace(reference, source="onnx"), num_classes=2)
     assert (result.passed, result.conclusion, result.num_groups) == (True, "non-inferior", 1)
-    assert result.max_logit_difference is None
 
 
 def test_few_groups_are_inconclusive_and_do_not_pass(truths: np.ndarray) -> None:
@@ -47,15 +46,11 @@ def test_figures_worked_by_hand(truths: np.ndarray) -> None:
     masks = truths.copy()
     masks[4, 3] = 0  # 10 of 40 lesion pixels missed: Dice 60 / 70
     masks[7, 0, :2] = 1  # 2 pixels too many: Dice 80 / 82
-    logits = np.zeros((30, 2, 10, 10), np.float32)
-    other = logits.copy()
-    other[3, 1, 2, 2] = -0.25
-    reference = make_recording(truths, truths, logits=logits)
-    candidate = make_recording(masks, truths, logits=other, source="onnx")
+    reference = make_recording(truths, truths)
+    candidate = make_recording(masks, truths, source="onnx")
     result = compare_recordings(reference, candidate, num_classes=2)
     assert result.pixel_agreement == pytest.approx(1 - 12 / 3000)
     assert result.num_different == 2
-    assert result.max_logit_difference == 0.25
     assert result.differences["dice"].delta == pytest.approx(((60 / 70 - 1) + (80 / 82 - 1)) / 30)
     assert result.differences["acc"].delta == pytest.approx(-12 / 3000)
     assert [(case.name, case.agreement) for case in result.worst_cases] == [("case4", 0.9), ("case7", 0.98)]
@@ -114,6 +109,18 @@ def test_other_sizes_and_truths_are_refused(truths: np.ndarray) -> None:
             compare_recordings(reference, other, num_classes=2)
 
 
+def test_logits_of_the_student_that_are_not_finite_fail_the_gate(truths: np.ndarray) -> None:
+    logits = np.zeros((30, 2, 10, 10), np.float32)
+    logits[3, 1, 2, 2] = np.nan
+    student, engine = make_recording(truths, truths, logits=logits), make_recording(truths, truths)
+    with pytest.raises(GateFailure, match="1 of 30 images, such as 'case3'"):
+        compare_recordings(student, engine, num_classes=2)
+    # Engines answer with masks: no logits of theirs are looked at, nor is a figure of them reported.
+    result = compare_recordings(engine, student, num_classes=2)
+    assert result.passed
+    assert not [key for key in result.to_dict() if "logit" in key]
+
+
 def test_no_image_is_a_failed_gate(truths: np.ndarray) -> None:
     empty = make_recording(truths[:0], truths[:0])
     with pytest.raises(GateFailure):
@@ -133,6 +140,7 @@ class FixedSegmenter:
 @pytest.mark.parametrize(("wrong", "conclusion"), [(0, "consistent"), (1, "consistent"), (2, "inconsistent")])
 def test_golden_frames_allow_one_pixel_in_two_thousand(wrong: int, conclusion: str) -> None:
     masks = np.zeros((2, 50, 40), np.uint8)  # 4000 pixels: two of them are 0.9995, three are not
+    masks[:, 20:30, 20:30] = 1
     golden = JudgedFrames((masks[0], masks[0]), masks, masks)
     found = masks.copy()
     found[1, 0, : wrong + (wrong > 0)] = 1
@@ -140,6 +148,21 @@ def test_golden_frames_allow_one_pixel_in_two_thousand(wrong: int, conclusion: s
     assert result.conclusion == conclusion
     assert result.passed == (conclusion == "consistent")
     assert "non-inferior" not in str(result.to_dict())
+
+
+@pytest.mark.parametrize(
+    ("side", "conclusion", "reason"),
+    [(1, "inconsistent", "Dice of the foreground 0.0000 is below 0.5"), (0, "inconclusive", "marks nothing")],
+)
+def test_an_engine_that_marks_nothing_never_passes_on_golden_frames(
+    side: int, conclusion: str, reason: str
+) -> None:
+    masks = np.zeros((2, 50, 40), np.uint8)
+    masks[0, :side, :side] = 1  # one pixel of 4000: all equal but it
+    golden = JudgedFrames((masks[0], masks[0]), masks, masks)
+    result = compare_golden(FixedSegmenter(0 * masks), golden, candidate="onnx")  # type: ignore[arg-type]
+    assert (result.conclusion, result.passed) == (conclusion, False)
+    assert reason in result.reasons[0]
 
 
 def test_no_golden_frame_is_a_failed_gate() -> None:

@@ -18,7 +18,7 @@ import tiny_student
 
 from edgekd.bundle import Bundle, find_build, list_builds, read_golden
 from edgekd.errors import GateFailure, IntegrityError, MachineError, UsageError
-from edgekd.export import export_bundle
+from edgekd.export import api, export_bundle
 from edgekd.export.onnx import build_onnx
 from edgekd.export.source_graphs import find_engine_graph
 from edgekd.export.tensorrt import _find_timing_cache
@@ -151,6 +151,31 @@ def test_what_cannot_be_built_is_refused_before_anything_is_written(
     assert list_builds(student_bundle) == []
 
 
+def test_a_bundle_that_takes_no_builds_is_told_before_any_work(new_student, tmp_path: Path) -> None:
+    bundle = new_student(tmp_path / "a.edgekd")
+    (bundle.path / "builds").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"a\.edgekd takes no builds(.|\n)*copy it to a folder"):
+        export_bundle(bundle, ["onnx"], quiet=True)
+
+
+def test_one_build_that_fails_hinders_no_other(
+    exported_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = Bundle.open(shutil.copytree(exported_bundle.path, tmp_path / "copy.edgekd"))
+    build = api._Request.build
+
+    def fail_first(request: object, target: str, precision: str) -> object:
+        if target == "openvino":
+            raise GateFailure("openvino misses its limits", received="Dice 0.1", action="another precision")
+        return build(request, target, precision)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(api._Request, "build", fail_first)
+    with pytest.raises(GateFailure, match=r"its limits; builds made: onnx-fp32-cpu: received Dice 0\.1"):
+        export_bundle(bundle, ["openvino", "onnx"], quiet=True)
+    with pytest.raises(GateFailure, match=r"^openvino misses its limits: received"):
+        export_bundle(bundle, ["openvino"], quiet=True)
+
+
 def test_a_core_that_computes_something_else_is_refused(new_student, tmp_path: Path) -> None:
     bundle = new_student(tmp_path / "a.edgekd")
     weights = tiny_student.build_weights(1, 2)
@@ -168,10 +193,10 @@ def test_a_mask_head_that_is_wrong_leaves_no_build(
     bundle = new_student(tmp_path / "a.edgekd")
     build_mask = graphs._add_mask
 
-    def add_wrong_mask(writer: object, num_classes: int) -> None:
+    def add_wrong_mask(writer: object, num_classes: int, *, through_float: bool) -> None:
         # The head for three classes, given two, is argmax too; the sign of the logits is turned before it.
         writer.add("Neg", "logits", name="negated")
-        build_mask(writer, 3)
+        build_mask(writer, 3, through_float=through_float)
         (argmax,) = [node for node in writer.nodes if node.op_type == "ArgMax"]
         argmax.input[0] = "negated"
 

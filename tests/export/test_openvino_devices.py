@@ -20,6 +20,7 @@ from edgekd.export import export_bundle
 from edgekd.export.fixed_shapes import FixedShapes
 from edgekd.runtime import find_obstacle, load
 from edgekd.runtime.facts import format_rebuild
+from edgekd.runtime.openvino import find_device
 
 openvino = pytest.importorskip("openvino")
 SIZE = FixedShapes(frame_size=(67, 91))
@@ -266,7 +267,7 @@ def test_commands_name_the_device(bundle_copy: Bundle, elsewhere: None) -> None:
         export_bundle(bundle_copy, ["openvino"], ["fp16"], device=name, shapes=SIZE, quiet=True)[0]
         for name in ("GPU", "NPU")
     )
-    assert format_rebuild(gpu).endswith("--target openvino --precision fp16 --device GPU")
+    assert format_rebuild(gpu).endswith("--precision fp16 --device GPU --frame-size=67x91")
     assert format_rebuild(npu).endswith("--precision fp16 --device NPU --frame-size 67x91")
     assert format_rebuild(npu, resize=True).endswith(
         "--precision fp16 --device NPU --frame-size HEIGHTxWIDTH"
@@ -276,3 +277,17 @@ def test_commands_name_the_device(bundle_copy: Bundle, elsewhere: None) -> None:
     (gpu.path / "build.json").write_text("{}")
     with pytest.raises(IntegrityError, match=r"make the build anew: .* --precision fp16 --device GPU"):
         list_builds(bundle_copy)
+
+
+@pytest.mark.parametrize(
+    ("asked", "available", "found"),
+    [
+        ("GPU", ["CPU", "GPU.0", "GPU.1"], "GPU.0"),
+        ("GPU.1", ["CPU", "GPU.0", "GPU.1"], "GPU.1"),
+        ("GPU.0", ["CPU", "GPU"], "GPU"),
+        ("GPU.1", ["CPU", "GPU"], None),
+        ("NPU", ["CPU", "GPU"], None),
+    ],
+)
+def test_the_only_gpu_has_two_names(asked: str, available: list[str], found: str | None) -> None:
+    assert find_device(asked, available) == found

@@ -19,7 +19,7 @@ from written_builds import write_build
 
 from edgekd.bundle import Build, Bundle, find_build, list_builds
 from edgekd.console import run_app
-from edgekd.errors import EdgeKDError, IntegrityError, MachineError
+from edgekd.errors import EdgeKDError, IntegrityError, MachineError, UsageError
 from edgekd.preprocess.device import CudaDevice
 from edgekd.runtime import find_obstacle, load
 from edgekd.runtime import tensorrt as tensorrt_engine
@@ -74,6 +74,7 @@ def check_refused(
     # A device that is not there is no reason to make the same build anew.
     others = {"onnx": "openvino", "openvino": "onnx"}
     target = others[record.target] if "another engine" in str(caught.value) else record.target
+    target = "tensorrt" if "build for the GPU" in str(caught.value) else target
     command = f"edgekd export {bundle.path} --target {target} --precision {record.precision_asked}"
     assert command in str(caught.value)
     return caught.value
@@ -229,6 +230,47 @@ def test_another_engine_is_another_and_paths_are_quoted(
         load(bundle, target, precision, device="NPU.7")
     command = str(caught.value.action).partition("another engine, as in: ")[2]
     assert shlex.split(command) == ["edgekd", "export", str(bundle.path), "--target", *other]
+
+
+@pytest.mark.parametrize(
+    ("target", "facts", "options"),
+    [
+        ("onnx", {"frame_size": [45, 61], "batch": 2}, "--frame-size=45x61 --batch=2"),
+        ("openvino", {"frame_size": None, "batch": 8}, "--batch=8"),
+        ("tensorrt-rtx", {"engine": {**ENGINE, "batch": [1, 1, 1], "inputs": {"image": [1, 1, 21, 33]}}}, ""),
+        (
+            "tensorrt-rtx",
+            {"engine": {**ENGINE, "batch": [4, 4, 4], "inputs": {"image": [4, 1, 21, 33]}}},
+            "--opt-shapes=image:4x1x21x33",
+        ),
+        (
+            "tensorrt-rtx",
+            {
+                "engine": {
+                    **ENGINE,
+                    "batch": [1, 2, 8],
+                    "inputs": {"image": [2, 1, 21, 33]},
+                    "workspace_mib": 64,
+                    "version_compatible": True,
+                    "hardware_compatible": "ampere+",
+                }
+            },
+            "--min-shapes=image:1x1x21x33 --opt-shapes=image:2x1x21x33 --max-shapes=image:8x1x21x33 "
+            "--workspace=64 --version-compatible --hardware-compatible=ampere+",
+        ),
+    ],
+)
+def test_the_command_that_makes_a_build_anew_keeps_its_options(
+    bundle: Bundle, target: str, facts: dict[str, Any], options: str
+) -> None:
+    command = format_rebuild(add_build(bundle, target, facts))
+    assert command.partition(" --precision fp32")[2].strip() == options
+
+
+def test_a_cache_that_cannot_be_made_is_named(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"the cache .*file cannot be made"):
+        load(bundle, "null", cache=tmp_path / "file")
 
 
 def test_the_command_that_makes_a_build_anew_is_one_that_a_shell_reads(
