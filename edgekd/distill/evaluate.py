@@ -10,7 +10,7 @@ from edgekd.bundle import save_recording
 from edgekd.console import print_notice
 from edgekd.data import SPLITS, Case, assign_splits, find_cases, hash_cases, load_cases
 from edgekd.distill.predict import predict_masks, predict_recording
-from edgekd.distill.results import TrainedNetwork, load_trained_model
+from edgekd.distill.results import TrainedNetwork, load_trained_model, shorten_hashes
 from edgekd.errors import InputError, UsageError, build_unknown_name_error
 from edgekd.metrics import Scores, count_confusions, score_cases
 from edgekd.specs import ModelSpec
@@ -62,13 +62,14 @@ def evaluate(
         raise UsageError(
             "a recording refers to a bundle", received=f"the run {model} without one", action="name a bundle"
         )
-    cases, learned = _find_split(data, split, trained)
+    cases = _find_split(data, split, trained)
+    loaded = load_cases(cases, trained.preprocess, trained.classes, quiet=quiet)
+    learned = sum(sha256 in trained.learned for sha256 in shorten_hashes(loaded.pixels_sha256))
     if learned:
         print_notice(
             f"the network learned from {learned} of these {len(cases)} cases: their scores are too good",
             quiet=quiet,
         )
-    loaded = load_cases(cases, trained.preprocess, trained.classes, quiet=quiet)
     sha256 = hash_cases(cases)
     if record is None or trained.bundle is None:
         masks = predict_masks(trained.network, loaded.images)
@@ -82,23 +83,12 @@ def evaluate(
     return EvaluationResult(trained.model, split, score_cases(confusions), sha256, record)
 
 
-def _find_split(data: Path, split: str, trained: TrainedNetwork) -> tuple[tuple[Case, ...], int]:
-    """Return the cases of a split as the network's own run divides, and how many of them it learned from.
-
-    Other splits may be empty here.
-    """
+def _find_split(data: Path, split: str, trained: TrainedNetwork) -> tuple[Case, ...]:
+    """Return the cases of a split as the network's own run divides; other splits may be empty here."""
     dataset, division = find_cases(data), trained.split
-    try:
-        parts = assign_splits(dataset, fractions=division.fractions, salt=division.salt, allow_empty=True)
-    except InputError:
-        if split != ALL:
-            raise
-        return dataset.cases, 0
-    learned = 0
-    if split in (ALL, "train") and parts["train"] and hash_cases(parts["train"]) == trained.train_sha256:
-        learned = len(parts["train"])
     if split == ALL:
-        return dataset.cases, learned
+        return dataset.cases
+    parts = assign_splits(dataset, fractions=division.fractions, salt=division.salt, allow_empty=True)
     if not parts[split]:
         raise InputError(
             f"no case of {data} falls into the {split} split of the network's run",
@@ -106,4 +96,4 @@ def _find_split(data: Path, split: str, trained: TrainedNetwork) -> tuple[tuple[
             expected=f"at least one in {split}",
             action="evaluate every case with --split all",
         )
-    return parts[split], learned
+    return parts[split]

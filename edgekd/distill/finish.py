@@ -20,7 +20,7 @@ from edgekd.distill.curves import draw_curves
 from edgekd.distill.golden import build_golden
 from edgekd.distill.learner import copy_weights
 from edgekd.distill.predict import copy_to_cpu, predict_recording, score_network
-from edgekd.distill.results import BUNDLE_FOLDER, NetworkResult, RunRecord
+from edgekd.distill.results import BUNDLE_FOLDER, NetworkResult, RunRecord, shorten_hashes
 from edgekd.distill.session import Session
 from edgekd.distill.teaching import Ensemble
 from edgekd.specs import ModelSpec
@@ -138,6 +138,7 @@ def _describe_training(record: RunRecord) -> dict[str, Any]:
         "config": record.config,
         "seed": record.config["seed"],
         "data_sha256": record.data_sha256,
+        "train_pixels_sha256": shorten_hashes(record.train_pixels_sha256),
         "precision": record.precision,
         "epoch": record.networks["student"].epoch,
         "seconds": record.seconds,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -39,19 +40,23 @@ def estimate_gain(
         seed: of the resampling.
     """
     num_groups = len(set(cases.groups))
+    before, after = (_sum_groups(one, cases, num_classes) for one in (control, student))
+    # The first row is no resample: every group once. Of many groups all resamples would not fit the memory.
     resamples = draw_weights(np.random.default_rng(seed), num_groups, NUM_RESAMPLES)
-    # The first row is no resample: every group once.
-    weights = np.concatenate([np.ones((1, num_groups)), *resamples])
-    before, after = (_score_resamples(one, cases, num_classes, weights) for one in (control, student))
-    return {metric: _summarise(after[metric] - before[metric], num_groups) for metric in METRICS}
+    blocks = [
+        (score_sums(weights @ after, num_classes), score_sums(weights @ before, num_classes))
+        for weights in chain([np.ones((1, num_groups))], resamples)
+    ]
+    return {
+        metric: _summarise(np.concatenate([one[metric] - other[metric] for one, other in blocks]), num_groups)
+        for metric in METRICS
+    }
 
 
-def _score_resamples(
-    network: nn.Module, cases: LoadedCases, num_classes: int, weights: NDArray[np.float64]
-) -> Mapping[str, NDArray[np.float64]]:
+def _sum_groups(network: nn.Module, cases: LoadedCases, num_classes: int) -> NDArray[np.float64]:
     masks = predict_masks(network, cases.images)
     sums = summarise_cases(count_confusions(cases.truths, masks, num_classes))
-    return score_sums(weights @ sum_groups(sums, cases.groups), num_classes)
+    return sum_groups(sums, cases.groups)
 
 
 def judge_gain(difference: Mapping[str, Any]) -> GainVerdict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from edgekd.specs import ClassSpec, ModelSpec, PreprocessSpec, Spec
 
 RESULT_FILE = "result.json"
 BUNDLE_FOLDER = "student.edgekd"
+HASH_DIGITS = 16
 
 ScoreValues = dict[str, float | int | None]
 
@@ -59,8 +61,8 @@ class RunRecord(Spec):
         preprocess, classes, split: what a user of the networks must repeat.
         config: the resolved configuration.
         data_sha256: hash of each split.
-        train_pixels_sha256: of each frame that the networks learned from, ready teachers included; see
-            ``edgekd.data.hash_pixels``.
+        train_pixels_sha256: of each frame with a mask that the networks learned from, ready teachers
+            included; see ``edgekd.data.hash_pixels``.
         precision: what was computed in (``fp32`` or ``bf16``), whatever was asked.
         seconds: time spent in training, interruptions left out.
         environment: versions and the machine.
@@ -145,7 +147,8 @@ class TrainedNetwork:
     Attributes:
         network: (N, C, h, w) float32 → logits (N, K, h, w).
         model, preprocess, classes, split: see NetworkResult and RunRecord.
-        train_sha256: hash of the cases that it learned from, see ``edgekd.data.hash_cases``.
+        learned: the first HASH_DIGITS of the hash of each frame with a mask that it or its teachers learned
+            from, see ``edgekd.data.hash_pixels``.
         bundle: the bundle it came from; None for another network of a run.
     """
 
@@ -154,8 +157,13 @@ class TrainedNetwork:
     preprocess: PreprocessSpec
     classes: ClassSpec
     split: SplitConfig
-    train_sha256: str
+    learned: frozenset[str]
     bundle: Bundle | None
+
+
+def shorten_hashes(hashes: Iterable[str]) -> list[str]:
+    """Return the first HASH_DIGITS of each, which tell the frames of any data set apart."""
+    return [sha256[:HASH_DIGITS] for sha256 in hashes]
 
 
 def write_record(out: Path, record: RunRecord) -> None:
@@ -216,7 +224,7 @@ def load_trained_model(path: Path, role: str | None = None) -> TrainedNetwork:
         preprocess=record.preprocess,
         classes=record.classes,
         split=record.split,
-        train_sha256=record.data_sha256["train"],
+        learned=frozenset(shorten_hashes(record.train_pixels_sha256)),
         bundle=None,
     )
 
@@ -247,7 +255,7 @@ def _load_bundle(bundle: Bundle) -> TrainedNetwork:
         preprocess=manifest.preprocess,
         classes=manifest.classes,
         split=SplitConfig.model_validate(manifest.training["config"]["split"]),
-        train_sha256=manifest.training["data_sha256"]["train"],
+        learned=frozenset(manifest.training.get("train_pixels_sha256", ())),
         bundle=bundle,
     )
 

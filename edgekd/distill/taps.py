@@ -69,6 +69,7 @@ class FeatureTaps:
 
     def __init__(self, network: nn.Module, model: str, taps: Mapping[str, str]) -> None:
         self._kept: dict[str, Any] = {}
+        self._versions: dict[str, int] = {}
         paths = list_taps(model, network)
         modules = dict(network.named_modules())
         self._handles = [
@@ -80,10 +81,18 @@ class FeatureTaps:
         """Return key → features (N, C, h, w) float32 of the last forward pass, and forget them.
 
         Raises:
-            UsageError: a module did not run, or does not give one feature map.
+            UsageError: a module did not run, does not give one feature map, or the network wrote over it.
         """
         kept, self._kept = dict(self._kept), {}
+        versions, self._versions = dict(self._versions), {}
         for key, value in kept.items():
+            if key in versions and value._version != versions[key]:
+                raise UsageError(
+                    f"what the tap {key!r} gave was changed by the network afterwards",
+                    received="an operation in place, such as ReLU(inplace=True), on the module's output",
+                    expected="features that stay as the module gives them",
+                    action="name that operation as the tap, or make it one that is not in place",
+                )
             if not isinstance(value, Tensor) or value.ndim != 4 or value.shape[-1] * value.shape[-2] < 2:
                 shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
                 raise UsageError(
@@ -102,6 +111,9 @@ class FeatureTaps:
     def _build_hook(self, key: str) -> Any:
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
             self._kept[key] = output
+            # Versions are not counted while compiling, nor of inference tensors.
+            if isinstance(output, Tensor) and not torch.compiler.is_compiling() and not output.is_inference():
+                self._versions[key] = output._version
 
         return keep
 

@@ -14,7 +14,7 @@ from disc_runs import build_distill_config, build_train_config, write_discs
 from PIL import Image
 
 from edgekd.bundle import Bundle, load_recording, read_golden
-from edgekd.data import LoadedCases
+from edgekd.data import LoadedCases, find_cases
 from edgekd.distill import (
     DistillResult,
     describe_gain,
@@ -148,12 +148,20 @@ def test_evaluate_takes_other_splits_and_all(finished: DistillResult, discs: Pat
 def test_evaluate_says_where_cases_were_learned_from(
     finished: DistillResult, discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    others = write_discs(tmp_path / "others", {"test": 2, "train": 1})
+    others = write_discs(tmp_path / "others", {"test": 2, "train": 1}, seed=12)
+    mixed = write_discs(tmp_path / "mixed", {"test": 2, "train": 1}, seed=12)
+    learned = next(case for case in find_cases(discs).cases if case.split == "train")
+    table = (mixed / "manifest.csv").read_text()
+    shutil.copy(learned.image, mixed / "images" / "again.png")
+    shutil.copy(learned.masks[0], mixed / "masks" / "again.png")
+    (mixed / "manifest.csv").write_text(table + "images/again.png,masks/again.png,again,test\n")
     for model, data, split, told in (
         (finished.bundle, discs, "all", "learned from 10 of these 16 cases"),
         (finished.bundle, discs, "train", "learned from 10 of these 10 cases"),
         (finished.bundle, discs, "test", ""),
         (finished.bundle, others, "all", ""),
+        (finished.bundle, mixed, "test", "learned from 1 of these 3 cases"),  # under another name
+        (finished.out, mixed, "test", "learned from 1 of these 3 cases"),
     ):
         evaluate(model, data, split=split)
         shown = [line for line in capsys.readouterr().err.splitlines() if "learned from" in line]

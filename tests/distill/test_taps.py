@@ -100,6 +100,20 @@ def test_an_unknown_tap_names_the_nearest() -> None:
         FeatureTaps(build_student(), "unet-narrow", {"a": "enc_16"})
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_features_that_are_written_over_are_refused(training: bool) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True)).train(training)
+    image = torch.randn(2, 1, 8, 8)
+    with tapped(network, "foreign", {"kept": "0", "norm": "1"}) as features:
+        network(image)
+        with pytest.raises(UsageError, match=r"'norm' gave was changed.*in place"):
+            features.take()
+    with tapped(network, "foreign", {"kept": "0", "relu": "2"}) as features:
+        network(image)
+        found = features.take()
+    assert found["relu"].min() == 0 > found["kept"].min()
+
+
 def test_one_pixel_is_no_feature_map() -> None:
     with pytest.raises(UsageError, match="more than one pixel"):
         measure_channels(build_student(), "unet-narrow", {"a": "enc16"}, (1, 16, 16))

@@ -18,9 +18,9 @@ COUNTS = {"train": 10, "val": 3, "test": 3}
 COMMON = {"image_size": 32, "batch_size": 4, "accelerator": "cpu", "seed": 3}
 
 
-def write_discs(root: Path, counts: dict[str, int] = COUNTS) -> Path:
+def write_discs(root: Path, counts: dict[str, int] = COUNTS, *, seed: int = 11) -> Path:
     """Write noisy frames of 40×36 pixels, each with a disc, as a CSV data set that names its splits."""
-    rng = np.random.default_rng(11)
+    rng = np.random.default_rng(seed)
     (root / "images").mkdir(parents=True)
     (root / "masks").mkdir()
     rows = ["image,mask,group,split"]
