@@ -18,6 +18,7 @@ from edgekd.options import (
     BatchOption,
     BatchSizeOption,
     BundleArgument,
+    CacheOption,
     CalibrationOption,
     CertificateOption,
     ConfigOption,
@@ -399,6 +400,7 @@ def parity(
     target: TargetsOption = None,
     precision: PrecisionOption = None,
     device: DeviceOption = None,
+    cache: CacheOption = None,
     config: CriteriaOption = None,
     margin: MarginsOption = None,
     out: OutOption = None,
@@ -419,7 +421,7 @@ def parity(
     with keep_junit(junit):
         if verify is not None:
             gate = {"data": data, "reference": reference, "target": target, "precision": precision}
-            gate |= {"device": device, "config": config, "margin": margin, "out": out}
+            gate |= {"device": device, "cache": cache, "config": config, "margin": margin, "out": out}
             gate |= {"certificate": certificate, "seed": None if seed == 0 else seed}
             _refuse_beside_verify(gate)
             opened = Bundle.open(_choose_bundle(bundle, quiet))
@@ -432,6 +434,7 @@ def parity(
             targets=target,
             precision=precision,
             device=device,
+            cache=cache,
             config=config,
             margins=parse_margins(margin or ()),
             out=out,
@@ -452,11 +455,12 @@ def benchmark(
     precision: PrecisionOption = None,
     device: DeviceOption = None,
     threads: ThreadsOption = None,
+    cache: CacheOption = None,
     gate: Annotated[bool, typer.Option("--gate/--no-gate", help="Judge the engines too.")] = True,
     min_queries: MinQueriesOption = None,
     min_seconds: MinSecondsOption = 3.0,
     stability: StabilityOption = None,
-    max_seconds: MaxSecondsOption = 60.0,
+    max_seconds: MaxSecondsOption = None,
     scenario: ScenariosOption = None,
     streams: StreamsOption = 4,
     batch: BatchOption = 8,
@@ -497,6 +501,7 @@ def benchmark(
         gate=gate,
         seed=seed,
         out=out,
+        cache=cache,
         quiet=quiet,
     )
     return show_acceptance(report)
@@ -542,6 +547,7 @@ def predict(
     ] = None,
     precision: PrecisionOption = None,
     device: DeviceOption = None,
+    cache: CacheOption = None,
     quiet: bool = False,
 ) -> Answer:
     """Segment images with an exported engine: masks at frame size, and overlays to look at.
@@ -551,9 +557,8 @@ def predict(
     from edgekd.answers import show_predictions
     from edgekd.benchmarks import run_prediction
 
-    return show_predictions(
-        run_prediction(bundle, source, out, target=target, precision=precision, device=device, quiet=quiet)
-    )
+    options = {"target": target, "precision": precision, "device": device}
+    return show_predictions(run_prediction(bundle, source, out, **options, cache=cache, quiet=quiet))
 
 
 @_register(app, "inspect", TOOLS)

@@ -23,7 +23,7 @@ from edgekd.benchmarks.parity_report import ParityReport
 from edgekd.benchmarks.recording import match_cases
 from edgekd.benchmarks.report import write_report
 from edgekd.benchmarks.report_verdict import describe_gate
-from edgekd.benchmarks.result_files import write_result
+from edgekd.benchmarks.result_files import GATE_FAILED, write_result
 from edgekd.benchmarks.scenarios import ScenarioConfig
 from edgekd.benchmarks.selection import PROBES
 from edgekd.benchmarks.stopping import StopRule
@@ -166,7 +166,7 @@ def _run_gate(report: AcceptanceReport, bundle: Bundle, **options: Any) -> Accep
     except KeyboardInterrupt:
         return dataclasses.replace(report, gate_note="interrupted in the gate: nothing is decided")
     except EdgeKDError as error:
-        return dataclasses.replace(report, gate_note=f"the gate failed to run: {error}", gate_fault=error)
+        return dataclasses.replace(report, gate_note=f"{GATE_FAILED}: {error}", gate_fault=error)
 
 
 def _plan_gate(

@@ -141,7 +141,9 @@ def run_benchmark(
         results=tuple(series.results),
         skipped=(*skipped, *series.list_unreached(choices)),
         environment=describe_environment(),
-        command=_format_command(opened.path, data, targets, precision, device, threads, limits, chosen),
+        command=_format_command(
+            opened.path, data, targets, precision, device, threads, cache, limits, chosen
+        ),
         interrupted=series.interrupted,
         fault=series.fault,
     )
@@ -251,13 +253,15 @@ def _format_command(
     precision: str | None,
     device: str | None,
     threads: int | None,
+    cache: Path | None,
     rule: StopRule,
     scenarios: ScenarioConfig,
 ) -> str:
     options: dict[str, object] = {"data": data, "target": targets, "precision": precision, "device": device}
-    options |= {"threads": threads, "min-queries": rule.min_queries, "min-seconds": rule.min_seconds}
+    options |= {"threads": threads, "cache": cache}
+    options |= {"min-queries": rule.min_queries, "min-seconds": rule.min_seconds}
     if rule.stability is not None:
-        options |= {"stability": rule.stability, "max-seconds": rule.max_seconds}
+        options |= {"stability": rule.stability, "max-seconds": rule.longest_seconds}
     options["scenario"] = list(scenarios.names)
     if "offline" in scenarios.names:
         options["batch"] = scenarios.batch

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgekd.benchmarks.quantities import Column
-from edgekd.tables import Table
+from edgekd.tables import NOT_MEASURED, Table
 
 _ENVIRONMENT = ("cpu", "gpu", "jetson", "memory_gib", "os", "kernel", "python")
 _FACTS = ("version", "provider", "device", "threads", "precision_effective")
@@ -26,13 +26,18 @@ def list_changes(columns: Sequence[Column]) -> list[dict[str, Any]]:
 
 
 def find_device(column: Column) -> str:
-    """Return the processor and GPU a report was measured on, by which devices are told apart."""
+    """Return what devices are told apart by: processor or board, GPU and power mode, as far as known."""
     for _, content in column.contents:
         environment = content.get("environment", {})
-        cpu, gpu = environment.get("cpu", {}), environment.get("gpu")
-        model = cpu.get("model", "") if isinstance(cpu, Mapping) else str(cpu)
-        return f"{model} {gpu.get('name', '')}".strip() if isinstance(gpu, Mapping) else str(model)
+        keys = ("cpu", "model"), ("gpu", "name"), ("jetson", "power_mode")
+        facts = [_read_fact(environment.get(part), key) for part, key in keys]
+        return " ".join(fact for fact in facts if fact)
     return ""
+
+
+def _read_fact(part: Any, key: str) -> str:
+    value = part.get(key) if isinstance(part, Mapping) else part
+    return "" if value in (None, NOT_MEASURED) else str(value)
 
 
 def build_changes_table(names: Sequence[str], changes: Sequence[Mapping[str, Any]]) -> Table:

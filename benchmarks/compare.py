@@ -9,6 +9,7 @@ from typing import Any
 
 from edgekd.atomic import staged_folder, write_text_atomic
 from edgekd.benchmarks.change_control import build_changes_table, find_device, list_changes
+from edgekd.benchmarks.comparability import find_doubts, have_same_data, is_lost
 from edgekd.benchmarks.quantities import Column, Quantity, Unit, read_column
 from edgekd.benchmarks.regressions import Limits, Verdict, judge_quantity
 from edgekd.benchmarks.report_cells import list_tradeoff
@@ -127,7 +128,7 @@ def compare_reports(
         tuple(rows),
         tuple(list_changes(columns)),
         limits,
-        tuple(_find_doubts(columns)),
+        tuple(dict.fromkeys(find_doubts(columns))),
         tuple(point for column in columns for point in _list_points(column)),
     )
 
@@ -178,10 +179,12 @@ def _judge(
     limits: Limits,
 ) -> Verdict:
     build, quantity, unit = key
-    if unit == "verdict" and before.value and after.value is None and _is_lost(build, first, column):
+    if unit == "verdict" and before.value and after.value is None and is_lost(build, first, column):
         # It passed, and now it does not even run.
         return "worse"
-    if unit == "score" and not _have_same_data(first, column):
+    if unit == "verdict" and after.value and first.gate != column.gate:
+        return "not judged"
+    if unit == "score" and not have_same_data(first, column):
         return "not judged"
     if unit in ("ms", "1/s", "mJ", "rate") and find_device(first) != find_device(column):
         return "not judged"
@@ -191,62 +194,10 @@ def _judge(
     return judge_quantity(quantity, unit, before, after, limits, quiet=quiet)
 
 
-def _is_lost(build: str, first: Column, column: Column) -> bool:
-    """Return whether a build cannot run any more, or is not there where all of this device were gated."""
-    if build in column.stopped:
-        return True
-    is_gated = any(kind == "parity" for kind, _ in column.contents)
-    # The same build may have run on another device, `openvino-fp32-cpu on GPU`.
-    there = {name.partition(" on ")[0] for name in column.builds | column.left_out}
-    is_there = build.partition(" on ")[0] in there
-    return is_gated and not is_there and find_device(first) == find_device(column)
-
-
-def _have_same_data(first: Column, column: Column) -> bool:
-    for key in ("data_sha256", "data"):
-        sides = first.collect(key), column.collect(key)
-        if all(sides):
-            return sides[0] == sides[1]
-    return not any((first.collect("data"), column.collect("data")))
-
-
 def _list_points(column: Column) -> list[dict[str, Any]]:
     contents = {kind: content for kind, content in column.contents}
     points = list_tradeoff(contents.get("parity"), contents.get("benchmark"))
     return [{**point, "series": column.name} for point in points]
-
-
-def _find_doubts(columns: Sequence[Column]) -> Iterator[str]:
-    first = columns[0]
-    if len(frozenset().union(*(column.collect("manifest_sha256") for column in columns))) > 1:
-        yield "the reports are of different bundles: another student was measured, not only another machine"
-    if len({column.collect("frames") for column in columns}) > 1:
-        yield "the reports were made on different frames"
-    for column in columns[1:]:
-        if not _have_same_data(first, column):
-            yield f"{column.name} was gated on other data than {first.name}: its scores are not judged"
-        if find_device(column) != find_device(first):
-            yield f"{column.name} is of another device than {first.name}: its latencies are not judged"
-        yield from _find_other_conditions(first, column)
-        missing = sorted(first.builds - column.builds)
-        if missing:
-            yield f"{column.name} lacks {', '.join(missing)}"
-        disturbed = sorted((first.disturbed | column.disturbed) & first.builds & column.builds)
-        if disturbed:
-            yield f"tails of {', '.join(disturbed)} are not judged: the machine was not quiet"
-
-
-def _find_other_conditions(first: Column, column: Column) -> Iterator[str]:
-    for build in sorted(first.builds & column.builds):
-        found: dict[str, None] = {}
-        for key, before in first.quantities.items():
-            if key[0] == build and key in column.quantities:
-                found |= dict.fromkeys(before.list_differences(column.quantities[key]))
-        if found:
-            yield (
-                f"{build} in {column.name} is not comparable with {first.name}: {', '.join(found)}; "
-                "what depends on that is not judged"
-            )
 
 
 def _format_cell(row: Mapping[str, Any], at: int) -> str:

@@ -23,6 +23,9 @@ from edgekd.benchmarks.power import PowerMeter
 READING_S = 0.05
 MIN_READINGS = 5
 IDLE_S = 1.0
+NO_METER = "no meter here (INA3221, tegrastats, NVML, RAPL) tells it"
+INTERRUPTED = "Ctrl-C ended the run first"
+"""Why there is no energy, beside what a meter itself gives as a reason."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +75,8 @@ class EnergyResult:
 
 def measure_energy(
     segmenter: TimedSegmenter, frames: Sequence[npt.NDArray[Any]], meter: PowerMeter, seconds: float
-) -> EnergyResult | None:
-    """Segment frames for at least ``seconds`` and return the energy, None where the meter said too little.
+) -> EnergyResult | str:
+    """Segment frames for at least ``seconds`` and return the energy, or why the meter said too little.
 
     Args:
         segmenter: a loaded engine, warm.
@@ -92,7 +95,7 @@ def measure_energy(
         duration = time.perf_counter() - begin
     joules = watch.compute_joules(duration)
     if joules is None:
-        return None
+        return watch.explain_silence()
     return EnergyResult(
         meter.name, meter.covers, count, duration, joules, idle_w, len(watch.readings), watch.average_rails()
     )
@@ -137,6 +140,12 @@ class _Watch:
         watts, times = np.array([sum_rails(one) for one in self.readings]), np.array(self.times)
         area = float(((watts[1:] + watts[:-1]) / 2 * np.diff(times)).sum())
         return area / float(times[-1] - times[0]) * duration
+
+    def explain_silence(self) -> str:
+        name = self._meter.name
+        if None not in self._counted_j:
+            return f"the counter of {name} did not step"
+        return f"{name} gave {len(self.readings)} readings of power, at least {MIN_READINGS} are needed"
 
     def average_rails(self) -> dict[str, float]:
         names = self.readings[0] if self.readings else {}

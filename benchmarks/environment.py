@@ -112,13 +112,12 @@ def _describe_cpu(root: Path) -> dict[str, Any]:
 
 
 def _read_cpu_model(root: Path) -> str:
+    # On boards cpuinfo names the cores at best ("ARMv8 Processor rev 1"), which many of them share.
+    board = read_text(root / "proc/device-tree/model").strip("\0 ")
     text = read_text(root / "proc/cpuinfo")
     match = re.search(r"^(?:model name|Hardware)\s*:\s*(.+)$", text, re.MULTILINE)
-    if match:
-        return match[1].strip()
-    # Arm boards name the board where x86 names the processor.
-    board = read_text(root / "proc/device-tree/model")
-    return (board or platform.processor() or platform.machine() or NOT_MEASURED).strip("\0 ")
+    named = board or (match[1].strip() if match else "")
+    return named or platform.processor() or platform.machine() or NOT_MEASURED
 
 
 def _read_memory_gib(root: Path) -> float | str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def run_parity(
         )
     criteria = replace_margins(_read_criteria(config), margins or {})
     options = {"data": data, "target": targets, "precision": precision, "device": device}
-    options |= {"config": config if isinstance(config, Path) else None}
+    options |= {"cache": cache, "config": config if isinstance(config, Path) else None}
     options |= {"margin": [f"{name}={margin:g}" for name, margin in (margins or {}).items()], "seed": seed}
     facts: list[BuildFacts] = []
     choices, skipped = choose_builds(opened, targets or (), precision, device)
@@ -259,10 +260,11 @@ def _find_reference(bundle: Bundle, reference: Path | Recording | None) -> Recor
     else:
         path = bundle.path.parent / REFERENCE_FILE if reference is None else reference
         if reference is None and not path.is_file():
+            command = shlex.join(["edgekd", "evaluate", str(bundle.path), "DATA", "--record", str(path)])
             raise InputError(
                 f"no reference to compare with, and no {path} beside the bundle",
                 expected="a recording of the PyTorch student on the data",
-                action=f"on the workstation: edgekd evaluate {bundle.path} DATA --record {REFERENCE_FILE}",
+                action=f"on the workstation: {command}",
             )
         recorded = load_recording(path)
     check_same_bundle(recorded.manifest_sha256, bundle.manifest_sha256)

@@ -7,6 +7,7 @@ which GitLab, GitHub actions and Azure read too.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from xml.etree import ElementTree as ET
 
 from edgekd.atomic import check_output_is_new, write_text_atomic
 from edgekd.errors import EdgeKDError
+
+_NO_CHAR = re.compile(r"[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""All but XML 1.0's Char, and the carriage return, which readers turn into a line's end."""
 
 
 def build_junit(report: Mapping[str, Any]) -> str:
@@ -103,5 +107,5 @@ def _finish(root: ET.Element) -> str:
 
 
 def _clean(text: str) -> str:
-    """Return text without the control characters that XML cannot hold (a case may be called anything)."""
-    return "".join(sign if sign in "\t\n" or ord(sign) >= 32 else "?" for sign in text)
+    """Return text without the signs that XML cannot hold (a case may be called anything)."""
+    return _NO_CHAR.sub("?", text)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy.typing as npt
 
 from edgekd.benchmarks.disturbance import read_counters, subtract_counters
-from edgekd.benchmarks.energy import EnergyResult, measure_energy
+from edgekd.benchmarks.energy import INTERRUPTED, NO_METER, EnergyResult, measure_energy
 from edgekd.benchmarks.environment import describe_conditions
 from edgekd.benchmarks.latency_result import LatencyResult, ScenarioResult
 from edgekd.benchmarks.loops import LoopResult, TimedSegmenter, run_loop, time_segment, time_stages
@@ -39,7 +39,7 @@ def measure_latency(
     min_queries: int | None = None,
     min_seconds: float = 5.0,
     stability: float | None = None,
-    max_seconds: float = 60.0,
+    max_seconds: float | None = None,
     num_warmup: int = 20,
     scenarios: ScenarioConfig | None = None,
     find_meter: Callable[[], PowerMeter | None] | None = None,
@@ -133,18 +133,20 @@ class _Run:
                     results.append(self._measure_pace(pace))
         return tuple(results)
 
-    def measure_energy(self, find_meter: Callable[[], PowerMeter | None] | None) -> EnergyResult | None:
-        if find_meter is None or self.interrupted:
-            return None
+    def measure_energy(self, find_meter: Callable[[], PowerMeter | None] | None) -> EnergyResult | str:
+        if find_meter is None:
+            return "nobody asked for it"
+        if self.interrupted:
+            return INTERRUPTED
         try:
             meter = find_meter()
             if meter is None:
-                return None
+                return NO_METER
             with contextlib.closing(meter):
                 return measure_energy(self.segmenter, self.frames, meter, self.rule.min_seconds)
         except KeyboardInterrupt:
             self.interrupted = True
-            return None
+            return INTERRUPTED
 
     def _run_loop(self, time_query: Callable[[Any], tuple[int, ...]]) -> LoopResult:
         if self.interrupted:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgekd.benchmarks.disturbance import find_disturbances
-from edgekd.benchmarks.energy import EnergyResult
+from edgekd.benchmarks.energy import NO_METER, EnergyResult
 from edgekd.benchmarks.paced_result import PacedResult
 from edgekd.benchmarks.quantiles import Samples, summarise_samples_ms
 from edgekd.benchmarks.scenarios import BatchResult
@@ -40,7 +40,7 @@ class LatencyResult:
         conditions: load average, clock and temperature before and after, counters of what happened during.
         facts: what the engine says about itself.
         scenarios: the other scenarios, in the order measured.
-        energy: per frame, None where no meter is there.
+        energy: per frame, or why it was not measured.
         rule: when the loops stopped.
     """
 
@@ -55,7 +55,7 @@ class LatencyResult:
     conditions: dict[str, dict[str, Any]]
     facts: dict[str, Any]
     scenarios: tuple[ScenarioResult, ...] = ()
-    energy: EnergyResult | None = None
+    energy: EnergyResult | str = NO_METER
     rule: StopRule = dataclasses.field(default_factory=StopRule)
 
     @property
@@ -96,7 +96,8 @@ class LatencyResult:
             "warnings": list(self.warnings),
             "conditions": self.conditions,
             "facts": self.facts,
-            "energy": NOT_MEASURED if self.energy is None else self.energy.to_dict(),
+            "energy": NOT_MEASURED if isinstance(self.energy, str) else self.energy.to_dict(),
+            "energy_note": self.energy if isinstance(self.energy, str) else "",
             "scenarios": [one.to_dict() for one in self.scenarios],
             "samples_ns": self.samples_ns.tolist(),
             "stage_samples_ns": {name: samples.tolist() for name, samples in self.stage_samples_ns.items()},
@@ -121,7 +122,7 @@ def _find_doubts(result: LatencyResult) -> Iterator[str]:
     if asked is not None and (reached is None or reached > asked):
         shown = "unknown" if reached is None else f"± {reached:.1%}"
         yield (
-            f"not settled: the median is known to {shown} after {result.rule.max_seconds:g} s, "
+            f"not settled: the median is known to {shown} after {result.rule.longest_seconds:g} s, "
             f"± {asked:.1%} was asked for"
         )
     yield from find_disturbances(result.conditions)

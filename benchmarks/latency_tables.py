@@ -120,10 +120,12 @@ def build_energy_table(report: Mapping[str, Any]) -> Table:
 
 
 def describe_missing_energy(report: Mapping[str, Any]) -> str | None:
-    """Return the sentence for a machine whose energy was not measured, None where some was."""
+    """Return the sentence for a run that measured no energy, with why; None where it measured some."""
     if any(isinstance(result.get("energy"), Mapping) for result in report["results"]):
         return None
-    return "energy of a frame: not measured, no meter here (INA3221, tegrastats, NVML, RAPL) tells it"
+    notes = dict.fromkeys(result.get("energy_note") for result in report["results"])
+    reasons = "; ".join(note for note in notes if note)
+    return f"energy of a frame: {NOT_MEASURED}" + (f", {reasons}" if reasons else "")
 
 
 def list_scenarios(report: Mapping[str, Any], kind: str) -> list[tuple[str, Mapping[str, Any]]]:

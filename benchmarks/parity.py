@@ -58,7 +58,6 @@ class ParityResult:
         pixel_agreement: part of all pixels with equal class.
         min_agreement: the floor it had to reach, None where there was none.
         num_different: images whose masks differ in any pixel.
-        max_logit_difference: largest absolute difference of logits, None where a side has none.
         changes: what changed between the masks of both sides, whatever the truth is; decides nothing.
         worst_cases: those with the lowest agreement, worst first.
     """
@@ -75,7 +74,6 @@ class ParityResult:
     pixel_agreement: float
     min_agreement: float | None
     num_different: int
-    max_logit_difference: float | None
     changes: Changes
     worst_cases: tuple[CaseAgreement, ...]
     reference_frame_scores: Scores | None = None
@@ -138,10 +136,10 @@ def compare_recordings(
     Raises:
         IntegrityError: the recordings belong to different bundles or different data.
         InputError: their cases or mask sizes differ.
-        GateFailure: there is no image to compare.
+        GateFailure: there is no image to compare, or the student's logits are not finite.
     """
     check_same_cases(reference, candidate)
-    check_finite(reference, candidate)
+    _check_finite(reference)
     confusions = [count_confusions(one.truths, one.masks, num_classes) for one in (reference, candidate)]
     sums = [summarise_cases(counts) for counts in confusions]
     agreements = (reference.masks == candidate.masks).mean(axis=(1, 2))
@@ -175,7 +173,6 @@ def compare_recordings(
         pixel_agreement=agreement,
         min_agreement=min_agreement,
         num_different=int((agreements < 1).sum()),
-        max_logit_difference=_measure_logit_difference(reference, candidate),
         changes=changes,
         worst_cases=_list_worst_cases(reference.names, agreements, sums, changed),
     )
@@ -208,24 +205,24 @@ def check_same_cases(reference: Recording, candidate: Recording) -> None:
         raise GateFailure("no image to compare", expected="at least one", action="record a split with cases")
 
 
-def check_finite(*recordings: Recording) -> None:
-    """Raise GateFailure where recorded logits hold NaN or infinities: masks made from them mean nothing."""
-    for one in recordings:
-        if one.logits is not None and not np.isfinite(one.logits).all():
-            bad = np.atleast_1d(~np.isfinite(one.logits).all(axis=(1, 2, 3)))
-            raise GateFailure(
-                f"the logits of {one.source} are not finite",
-                received=f"NaN or infinity in {int(bad.sum())} of {len(bad)} images, such as "
-                f"{one.names[int(bad.argmax())]!r}",
-                expected="finite numbers",
-                action="look for overflow in the network or its export",
-            )
-
-
 def check_same_bundle(reference_sha256: str, candidate_sha256: str) -> None:
     """Raise IntegrityError where the sha256 of two manifests differ."""
     if reference_sha256 != candidate_sha256:
         raise _build_mismatch_error("bundles", reference_sha256, candidate_sha256)
+
+
+def _check_finite(reference: Recording) -> None:
+    """Raise GateFailure where the student's logits are not finite: masks made from them mean nothing."""
+    if reference.logits is None or np.isfinite(reference.logits).all():
+        return
+    bad = np.atleast_1d(~np.isfinite(reference.logits).all(axis=(1, 2, 3)))
+    raise GateFailure(
+        f"the logits of {reference.source} are not finite",
+        received=f"NaN or infinity in {int(bad.sum())} of {len(bad)} images, such as "
+        f"{reference.names[int(bad.argmax())]!r}",
+        expected="finite numbers",
+        action="look for overflow in the network",
+    )
 
 
 def _build_mismatch_error(what: str, reference: str, candidate: str) -> IntegrityError:
@@ -244,12 +241,6 @@ def _apply_agreement_floor(verdict: Verdict, agreement: float, floor: float | No
     return dataclasses.replace(
         verdict, overall="fail", reasons=(reason, *verdict.reasons), groups_needed=None
     )
-
-
-def _measure_logit_difference(reference: Recording, candidate: Recording) -> float | None:
-    if reference.logits is None or candidate.logits is None:
-        return None
-    return float(np.abs(reference.logits - candidate.logits).max())
 
 
 def _list_worst_cases(

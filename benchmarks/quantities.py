@@ -12,6 +12,7 @@ from edgekd.benchmarks.quantiles import SUMMARY
 from edgekd.benchmarks.result_files import Kind, read_result
 from edgekd.benchmarks.tables import METRIC_NAMES
 from edgekd.errors import InputError
+from edgekd.tables import NOT_MEASURED
 
 Unit = Literal["ms", "score", "Δ", "part", "verdict", "1/s", "mJ", "rate"]
 FILES = ("parity.json", "parity/parity.json", "benchmark.json")
@@ -65,6 +66,25 @@ class Column:
     def builds(self) -> set[str]:
         """Names of the builds it has."""
         return {build for build, _, _ in self.quantities}
+
+    @property
+    def gated(self) -> set[str]:
+        """Names of the builds with a verdict of a gate."""
+        return {build for build, _, unit in self.quantities if unit == "verdict"}
+
+    @property
+    def gate(self) -> str | None:
+        """What its gate judged on, ``data`` or ``golden frames``; None where there is no verdict of one."""
+        judged = [content for kind, content in self.contents if kind == "parity"]
+        if not judged:
+            return None
+        return "data" if any(content.get("data") for content in judged) else "golden frames"
+
+    @property
+    def gate_note(self) -> str:
+        """What its benchmark says of the gate, empty where it says nothing."""
+        notes = [(content.get("gate") or {}).get("note", "") for _, content in self.contents]
+        return "; ".join(note for note in notes if note)
 
     @property
     def stopped(self) -> set[str]:
@@ -150,7 +170,7 @@ def _list_latencies(content: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str
 
 
 def _describe_conditions(result: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a latency depends on beside engine and machine, as far as the file tells."""
+    """Return what a latency depends on beside engine and device, as far as the file tells."""
     found: dict[str, str] = {}
     facts = result.get("facts")
     if isinstance(facts, Mapping) and "threads" in facts:
@@ -161,6 +181,10 @@ def _describe_conditions(result: Mapping[str, Any], content: Mapping[str, Any]) 
         # comes, the frames alone tell.
         files = f" (sha256 {str(content.get('frames_sha256'))[:12]})" if len(shapes) > 1 else ""
         found["frames"] = " and ".join(shapes) + files
+    cpu = content.get("environment", {}).get("cpu")
+    governor = cpu.get("governor", NOT_MEASURED) if isinstance(cpu, Mapping) else NOT_MEASURED
+    if governor != NOT_MEASURED:
+        found["governor"] = str(governor)
     return found
 
 

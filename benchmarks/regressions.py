@@ -123,7 +123,7 @@ def _estimate_log_quantile(samples_ns: Sequence[int], part: float) -> tuple[floa
         return None
     batches = np.asarray(samples_ns[: size * NUM_BATCHES], np.float64).reshape(NUM_BATCHES, size)
     logs = np.log(np.maximum(np.quantile(batches, part, axis=1), 1.0))
-    return float(np.median(logs)), float(logs.std(ddof=1)) / math.sqrt(NUM_BATCHES)
+    return float(logs.mean()), float(logs.std(ddof=1)) / math.sqrt(NUM_BATCHES)
 
 
 def _judge_rate(before: Quantity, after: Quantity) -> Verdict:

@@ -77,7 +77,7 @@ def _build_verdict(
     mood, headline, details = describe_gate(parity, gate_note)
     if (latency or {}).get("interrupted"):
         details.append("Interrupted: this page shows what was measured until then.")
-    details += describe_speed(latency)
+    details += describe_speed(latency, parity)
     if any(one["warnings"] for one in (latency or {}).get("results", ())):
         details.append("There are reasons to doubt the latencies: they stand beside them.")
     items = [element("li", text) for text in details]

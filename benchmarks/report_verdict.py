@@ -46,26 +46,39 @@ def describe_gate(parity: Mapping[str, Any] | None, note: str | None = None) -> 
 def describe_blind_spot(parity: Mapping[str, Any]) -> list[str]:
     """Return a sentence on how rare a fault must be for these cases to miss it; none for golden frames.
 
+    Fewer groups than the gate asks for pass with identical masks alone, and say nothing of rare faults.
+
     Hanley & Lippman-Hand 1983: what 3 in n meet is absent from n cases with a chance of 5 %.
     """
     groups = [result["num_groups"] for result in parity["results"] if result["kind"] == "data"]
     if not groups:
         return []
-    part = NUM_UNSEEN / min(groups)
-    return [
-        f"with {min(groups)} groups, a fault that fewer than {part:.1%} of the patients meet can go unseen"
-    ]
+    fewest, asked = min(groups), parity["criteria"]["min_groups"]
+    if fewest < asked:
+        counted = f"{fewest} group is" if fewest == 1 else f"{fewest} groups are"
+        return [f"{counted} too few to see rare faults, the gate asks for {asked}"]
+    part = NUM_UNSEEN / fewest
+    return [f"with {fewest} groups, a fault that fewer than {part:.1%} of the patients meet can go unseen"]
 
 
-def describe_speed(latency: Mapping[str, Any] | None) -> list[str]:
-    """Return a sentence on the fastest build, and one on its frames in time at each pace."""
+def describe_speed(latency: Mapping[str, Any] | None, parity: Mapping[str, Any] | None) -> list[str]:
+    """Return a sentence on the fastest build that passed, and one on its frames in time at each pace.
+
+    Where none passed, that is said with the speed of the fastest that was judged, or else of any.
+    """
     timed = [one for one in (latency or {}).get("results", ()) if one["percentiles_ms"]["p50"] is not None]
     if not timed:
         return []
-    fastest = min(timed, key=lambda one: one["percentiles_ms"]["p50"])
-    name, found = fastest["name"], list[str]()
+    verdicts = {one["candidate"]: one["passed"] for one in (parity or {}).get("results", ())}
+    groups = {
+        " that passed the gate": [one for one in timed if verdicts.get(one["name"])],
+        ", but none that was timed passed": [one for one in timed if one["name"] in verdicts],
+        ", but none that was timed was judged": timed,
+    }
+    said, among = next((said, among) for said, among in groups.items() if among)
+    fastest = min(among, key=lambda one: one["percentiles_ms"]["p50"])
     median = format_ms(fastest["percentiles_ms"]["p50"])
-    found.append(f"{name} is the fastest: half of the frames take at most {median} ms.")
+    found = [f"{fastest['name']} is the fastest{said}: half of the frames take at most {median} ms."]
     for one in fastest.get("scenarios", ()):
         if one["scenario"] == "paced" and one["miss_rate_upper"] is not None:
             found.append(

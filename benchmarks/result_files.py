@@ -2,8 +2,8 @@
 
 History of the schemas, each kind counting its own; a version only ever adds keys to the one before:
     parity      1  the first.
-    benchmark   1  the first. 2  p99.9, stop_rule, instability, energy and scenarios of a result; gate, fault
-                and data_sha256 of the whole.
+    benchmark   1  the first. 2  p99.9, stop_rule, instability, energy, energy_note and scenarios of a result;
+                gate and fault of the whole.
     comparison  1  the first.
 """
 
@@ -21,6 +21,8 @@ from edgekd.errors import InputError, IntegrityError
 
 Kind = Literal["parity", "benchmark", "comparison"]
 SCHEMA_VERSIONS: dict[Kind, int] = {"parity": 1, "benchmark": 2, "comparison": 1}
+GATE_FAILED = "the gate failed to run"
+"""How the note on the gate begins in a benchmark whose gate ended by an error."""
 
 _KIND_OF_SCHEMA: dict[object, Kind] = {f"edgekd.{kind}": kind for kind in SCHEMA_VERSIONS}
 

@@ -15,6 +15,7 @@ from edgekd.errors import UsageError
 DEFAULT_QUERIES = 200
 DEFAULT_ARRIVALS = 100
 """Of frames that come in time, each of which takes a period: what p99 needs."""
+DEFAULT_MAX_SECONDS = 60.0
 NUM_BATCHES = 10
 MIN_BATCH = 10
 _T_9 = 2.262
@@ -24,25 +25,30 @@ _CHECK_NS = 200_000_000
 
 @dataclasses.dataclass(frozen=True)
 class StopRule:
-    """A measurement goes on until every minimum is met, and never beyond ``max_seconds`` for stability alone.
+    """A measurement goes on until every minimum is met, and never beyond a limit for stability alone.
 
     Attributes:
         min_queries: queries at least, and frames at least where they come in time; None takes DEFAULT_QUERIES
             and DEFAULT_ARRIVALS.
         min_seconds: seconds at least.
         stability: go on until the median is known to ± this part of itself; None asks for nothing.
-        max_seconds: where waiting for stability ends.
+        max_seconds: where waiting for stability ends; None takes DEFAULT_MAX_SECONDS.
     """
 
     min_queries: int | None = None
     min_seconds: float = 3.0
     stability: float | None = None
-    max_seconds: float = 60.0
+    max_seconds: float | None = None
 
     @property
     def num_queries(self) -> int:
         """Queries at least."""
         return DEFAULT_QUERIES if self.min_queries is None else self.min_queries
+
+    @property
+    def longest_seconds(self) -> float:
+        """Where waiting for stability ends."""
+        return DEFAULT_MAX_SECONDS if self.max_seconds is None else self.max_seconds
 
     def count_arrivals(self, fps: float) -> int:
         """Return how many frames are let arrive at a rate, so that both minima are met."""
@@ -50,11 +56,12 @@ class StopRule:
         return max(math.ceil(self.min_seconds * fps), least)
 
     def check(self) -> None:
-        """Raise UsageError where the rule cannot be meant."""
-        if self.num_queries < 1 or self.min_seconds < 0 or self.max_seconds < 0:
+        """Raise UsageError where the rule cannot be meant, or a part of it does nothing."""
+        longest = self.longest_seconds
+        if self.num_queries < 1 or self.min_seconds < 0 or longest < 0:
             raise UsageError(
                 "a measurement that cannot be meant",
-                received=f"{self.num_queries} queries, {self.min_seconds} s, at most {self.max_seconds} s",
+                received=f"{self.num_queries} queries, {self.min_seconds} s, at most {longest} s",
                 expected="at least one query and no negative time",
             )
         if self.stability is not None and not 0 < self.stability < 1:
@@ -62,9 +69,18 @@ class StopRule:
                 "a stability that cannot be meant", received=self.stability, expected="between 0 and 1"
             )
 
+        if self.max_seconds is not None and self.stability is None:
+            raise UsageError(
+                "max-seconds would do nothing in this measurement",
+                received=f"{self.max_seconds:g} s, and no stability to wait for",
+                expected="stability",
+                action="add --stability, or leave it out",
+            )
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the rule as JSON values, the default number of queries by its value."""
-        return {**dataclasses.asdict(self), "min_queries": self.num_queries}
+        """Return the rule as JSON values, its defaults by their value."""
+        defaults = {"min_queries": self.num_queries, "max_seconds": self.longest_seconds}
+        return {**dataclasses.asdict(self), **defaults}
 
 
 class Stopwatch:
@@ -81,7 +97,7 @@ class Stopwatch:
         rule, now = self.rule, time.perf_counter_ns()
         if len(samples_ns) < rule.num_queries or now < self._next_check:
             return False
-        if rule.stability is None or now - self._begin >= rule.max_seconds * 1e9:
+        if rule.stability is None or now - self._begin >= rule.longest_seconds * 1e9:
             return True
         # The check costs more than a query of the null engine, so it is made now and then only.
         self._next_check = now + _CHECK_NS

@@ -71,6 +71,10 @@ CalibrationOption = Annotated[
         help="Data set that int8 is made, and int8, fp16 and bf16 are judged with: the student's own."
     ),
 ]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option("--cache", help="Folder where OpenVINO and TensorRT-RTX keep what they compile at loading."),
+]
 DataOption = Annotated[Path | None, typer.Option("--data", help="Data set; golden frames where absent.")]
 ReferenceOption = Annotated[
     Path | None, typer.Option("--reference", help="Recording of the student; the run's own where absent.")

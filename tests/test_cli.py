@@ -10,9 +10,11 @@ import types
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from edgekd import cli
+from edgekd.bundle import Bundle, read_golden
 from edgekd.console import run_app
 from edgekd.doctor import examine_machine
 
@@ -169,3 +171,30 @@ def test_export_without_bundle_and_without_runs_says_what_to_do(
     done = runner.invoke(cli.app, ["export", "--target", "onnx"])
     assert done.exit_code == 2
     assert "edgekd distill DATA" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["parity", "BUNDLE"],
+        ["benchmark", "BUNDLE", "--no-gate", "--min-seconds", "0.1", "--min-queries", "2"],
+        ["predict", "BUNDLE", "IMAGE", "--out", "OUT"],
+    ],
+    ids=["parity", "benchmark", "predict"],
+)
+def test_what_an_engine_compiles_is_kept_in_the_cache(
+    device_bundle: Bundle, tmp_path: Path, words: list[str]
+) -> None:
+    pytest.importorskip("openvino")
+    image = tmp_path / "frame.png"
+    Image.fromarray(read_golden(device_bundle).frames[0]).save(image)
+    places = {"BUNDLE": device_bundle.path, "IMAGE": image, "OUT": tmp_path / "out"}
+    cache = tmp_path / "a new" / "cache"
+    arguments = [str(places.get(word, word)) for word in words]
+    done = runner.invoke(
+        cli.app, [*arguments, "--target", "openvino", "--cache", str(cache), "--quiet", "--json"]
+    )
+    assert done.exit_code == 0, done.stderr
+    assert any(cache.iterdir())
+    if words[0] != "predict":
+        assert f"--cache '{cache}'" in json.loads(done.stdout)["command"]

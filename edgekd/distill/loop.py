@@ -191,7 +191,7 @@ def _check_finite(name: str, values: dict[str, float], epoch: int, step: int) ->
             f"the {name} diverged in epoch {epoch + 1}, step {step + 1}",
             received=f"losses {shown}",
             expected="finite numbers",
-            action="start again with a smaller learning rate or, if it computes in bf16, with --precision fp32",
+            action="start again with a smaller learning rate or, if in bf16, with --precision fp32",
         )
 
 

@@ -206,6 +206,8 @@ def test_engine_that_fails_is_an_error_after_what_was_measured_is_written(
         (["--jitter", "0.7"], 2),
         (["--drop", "some"], 2),
         (["--stability", "2"], 2),
+        (["--max-seconds", "60"], 2),
+        (["--stability", "0.5", "--max-seconds", "0"], 0),
         (["--reference", "x.npz"], 2),
         (["--target", "tensorrt"], 3),
     ],

@@ -43,6 +43,15 @@ def test_board_names_the_processor_where_cpuinfo_does_not(tmp_path: Path) -> Non
     assert describe_environment(tmp_path)["cpu"]["model"] == "NVIDIA Jetson Orin Nano"
 
 
+def test_board_is_told_apart_where_its_kernel_names_the_same_cores(tmp_path: Path) -> None:
+    boards = ("NVIDIA Jetson Orin Nano Developer Kit", "NVIDIA Jetson AGX Orin Developer Kit")
+    for place, board in enumerate(boards):
+        root = tmp_path / str(place)
+        write(root, "proc/cpuinfo", "processor : 0\nmodel name\t: ARMv8 Processor rev 1 (v8l)\n")
+        write(root, "proc/device-tree/model", f"{board}\0")
+        assert describe_environment(root)["cpu"]["model"] == board
+
+
 def test_conditions_are_means_and_maxima(tmp_path: Path) -> None:
     write(tmp_path, "proc/loadavg", "0.75 0.5 0.25 1/100 12345\n")
     write(tmp_path, "sys/class/thermal/thermal_zone0/temp", "41500\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -171,6 +172,18 @@ def test_reference_needs_data_and_data_a_reference(bundle: Bundle, add_build: Ca
         run_parity(bundle, reference=Path("reference.npz"))
     with pytest.raises(InputError, match="evaluate"):
         run_parity(bundle, data=data, quiet=True)
+
+
+def test_recording_that_is_missing_is_made_where_it_was_missed(
+    bundle: Bundle, add_build: Callable, data: Path
+) -> None:
+    add_build("onnx")
+    moved = bundle.path.parent.rename(bundle.path.parent.with_name("my run")) / bundle.path.name
+    with pytest.raises(InputError) as caught:
+        run_parity(moved, data=data, quiet=True)
+    words = shlex.split((caught.value.action or "").partition(": ")[2])
+    recording = str(moved.parent / "reference.npz")
+    assert words == ["edgekd", "evaluate", str(moved), "DATA", "--record", recording]
 
 
 def test_reference_of_another_bundle_is_refused_before_an_engine_runs(

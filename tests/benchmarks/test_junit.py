@@ -60,6 +60,17 @@ def test_a_name_with_signs_that_xml_cannot_hold_stays_readable(bundle: Bundle, a
     assert suite.get("name") == 'a?<b>&"'
 
 
+@pytest.mark.parametrize("sign", ["\x00", "\x1f", "\ud800", "\udcff", "\ufffe", "\uffff"])
+def test_text_with_signs_that_xml_cannot_hold_is_written_and_read_again(tmp_path: Path, sign: str) -> None:
+    # A file name that is no UTF-8 comes as lone surrogates.
+    path = tmp_path / "junit.xml"
+    with pytest.raises(IntegrityError), keep_junit(path):
+        raise IntegrityError(f"a{sign}b \t\u00e9\ue000\ufffd\U0001f600")
+    error = ET.parse(path).getroot().find(".//error")
+    assert error is not None
+    assert error.get("message") == "a?b \t\u00e9\ue000\ufffd\U0001f600"
+
+
 def test_an_error_is_kept_and_passed_on(tmp_path: Path) -> None:
     path = tmp_path / "junit.xml"
     with pytest.raises(IntegrityError), keep_junit(path):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from edgekd.benchmarks.jetson_power import (
     sum_rails,
 )
 from edgekd.benchmarks.latency import measure_latency
+from edgekd.benchmarks.latency_tables import describe_missing_energy
 from edgekd.benchmarks.nvml import NvmlMeter
-from edgekd.benchmarks.power import RaplMeter, find_meter
+from edgekd.benchmarks.power import PowerMeter, RaplMeter, find_meter
 from edgekd.tables import NOT_MEASURED
 
 FRAMES = [np.zeros((2, 2), np.uint8)]
@@ -242,6 +244,42 @@ def test_machine_without_a_meter_says_not_measured(tmp_path: Path, monkeypatch: 
     assert find_meter(tmp_path, target="onnx", device="CPU") is None
     result = measure_latency(Segmenter, FRAMES, min_queries=2, min_seconds=0, num_warmup=0)
     assert result.to_dict()["energy"] == NOT_MEASURED
+    find = functools.partial(find_meter, tmp_path, target="onnx", device="CPU")
+    result = measure_latency(
+        Segmenter, FRAMES, min_queries=2, min_seconds=0, num_warmup=0, find_meter=find
+    ).to_dict()
+    assert result["energy"] == NOT_MEASURED
+    assert describe_missing_energy({"results": [result]}) == (
+        "energy of a frame: not measured, no meter here (INA3221, tegrastats, NVML, RAPL) tells it"
+    )
+    # An older file does not tell why.
+    assert describe_missing_energy({"results": [{"energy": NOT_MEASURED}]}) == (
+        "energy of a frame: not measured"
+    )
+
+
+def test_meter_that_is_there_and_tells_nothing_is_not_called_missing() -> None:
+    def interrupt() -> PowerMeter:
+        raise KeyboardInterrupt
+
+    class Silent(CountingMeter):
+        def read_energy_j(self) -> float | None:
+            return None
+
+        def read_power_w(self) -> Mapping[str, float] | None:
+            return {}
+
+    finders: dict[str, Callable[[], PowerMeter]] = {
+        "Ctrl-C ended the run first": interrupt,
+        "test gave 0 readings of power, at least 5 are needed": Silent,
+        "the counter of test did not step": lambda: ScriptedMeter(5, 7, 7, 7),
+    }
+    for said, find in finders.items():
+        result = measure_latency(
+            Segmenter, FRAMES, min_queries=2, min_seconds=0, num_warmup=0, find_meter=find
+        )
+        missing = describe_missing_energy({"results": [result.to_dict()]})
+        assert missing == f"energy of a frame: not measured, {said}"
 
 
 def test_tegrastats_is_read_line_by_line_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +295,7 @@ def test_tegrastats_is_read_line_by_line_and_ended(tmp_path: Path, monkeypatch: 
     assert meter.covers == "the input rail VDD_IN"
     result = measure_energy(Segmenter(0.002), FRAMES, meter, 0.4)
     meter.close()
-    assert result is not None
+    assert isinstance(result, EnergyResult)
     assert result.joules / result.seconds == pytest.approx(2.763)
     assert result.num_readings >= 5
     assert meter.read_power_w is not None
@@ -289,7 +327,7 @@ def test_tegrastats_runs_for_the_energy_alone_and_tells_its_time(
     )
     end = time.time() - begin
     assert ran_before == [False]
-    assert result.energy is not None
+    assert isinstance(result.energy, EnergyResult)
     assert result.energy.idle_w is not None
     # Idle is the 0.6 s before the last loop of 0.6 s.
     assert end - 1.6 < result.energy.idle_w < end - 0.6
@@ -336,7 +374,7 @@ class CountingMeter:
 def test_energy_of_a_frame_and_its_part_above_idle() -> None:
     meter = CountingMeter()
     result = measure_energy(Segmenter(0.004), FRAMES, meter, 0.3)
-    assert result is not None
+    assert isinstance(result, EnergyResult)
     facts = result.to_dict()
     assert facts["idle_w"] == pytest.approx(3, rel=0.02)
     assert facts["mean_w"] == pytest.approx(10, rel=0.02)
@@ -353,7 +391,7 @@ def test_power_that_was_read_too_seldom_is_no_energy() -> None:
         def read_power_w(self) -> Mapping[str, float] | None:
             return {} if self.reads else {"VDD_IN": 5.0}
 
-    assert measure_energy(Segmenter(0.001), FRAMES, Silent(), 0.02) is None
+    assert isinstance(measure_energy(Segmenter(0.001), FRAMES, Silent(), 0.02), str)
 
 
 class ScriptedMeter(CountingMeter):
@@ -368,9 +406,11 @@ class ScriptedMeter(CountingMeter):
 
 
 def test_counter_that_does_not_step_is_no_measurement() -> None:
-    assert measure_energy(Segmenter(0.001), FRAMES, ScriptedMeter(5, 7, 7, 7), 0.01) is None
+    assert measure_energy(Segmenter(0.001), FRAMES, ScriptedMeter(5, 7, 7, 7), 0.01) == (
+        "the counter of test did not step"
+    )
     result = measure_energy(Segmenter(0.001), FRAMES, ScriptedMeter(5, 5, 5, 8), 0.01)
-    assert result is not None
+    assert isinstance(result, EnergyResult)
     assert result.joules == 3
     assert result.idle_w is None
     assert result.joules_a_frame_above_idle is None

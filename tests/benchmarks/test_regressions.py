@@ -130,6 +130,17 @@ def test_interval_of_the_ratio_covers_as_often_as_it_says() -> None:
     assert 0.90 <= inside / 200 <= 0.99
 
 
+def test_slowdown_at_the_limit_is_called_worse_as_seldom_as_the_bound_says() -> None:
+    rng = np.random.default_rng(3)
+    samples = 1e6 * np.exp(0.05 * rng.standard_normal((2500, 2, 200)))
+    samples[:, 1] *= 1 + Limits.max_slowdown
+    worse = 0
+    for sides in samples.astype(int).tolist():
+        before, after = (Quantity(1.0, tuple(side)) for side in sides)
+        worse += judge_quantity("p50", "ms", before, after, Limits(), quiet=True) == "worse"
+    assert 0.035 <= worse / len(samples) <= 0.065
+
+
 @pytest.mark.parametrize(
     ("quantity", "unit", "before", "after", "quiet", "verdict"),
     [
@@ -198,6 +209,32 @@ def test_another_device_is_shown_and_not_judged(latency: dict[str, Any], tmp_pat
     assert any("another device" in text for text in comparison.warnings)
     changed = {row["item"] for row in comparison.changes if row["changed"]}
     assert changed == {"cpu model", "EdgeKD"}
+
+
+def test_another_power_mode_or_governor_is_shown_and_not_judged(
+    latency: dict[str, Any], tmp_path: Path
+) -> None:
+    def write(name: str, factor: float, **environment: Any) -> Path:
+        libraries = {"libraries": {"edgekd": "1"}}
+        described = {"cpu": {"model": "A"}, **libraries, **environment}
+        return write_release(tmp_path / name, slow_down(latency, factor), SCORES, environment=described)
+
+    modes = {
+        mode: {"jetson": {"release": "R36", "power_mode": f"NV Power Mode: {mode}"}}
+        for mode in ("MAXN", "15W")
+    }
+    before = write("a", 1.0, **modes["MAXN"])
+    assert not compare_reports([before, write("b", 5.0, **modes["MAXN"])]).passed
+    comparison = compare_reports([before, write("c", 5.0, **modes["15W"])])
+    assert comparison.passed
+    assert any("another device or power mode" in text for text in comparison.warnings)
+    before = write("d", 1.0, cpu={"model": "A", "governor": "performance"})
+    comparison = compare_reports([before, write("e", 5.0, cpu={"model": "A", "governor": "powersave"})])
+    assert comparison.passed
+    assert any("governor powersave instead of performance" in text for text in comparison.warnings)
+    # What a report does not tell is no difference: containers and older reports are judged as before.
+    for name, unknown in (("f", {"model": "A"}), ("g", {"model": "A", "governor": "not measured"})):
+        assert not compare_reports([before, write(name, 5.0, cpu=unknown, jetson="not measured")]).passed
 
 
 def pace(latency: dict[str, Any], missed: int, **changes: Any) -> dict[str, Any]:

@@ -175,10 +175,49 @@ def test_verdicts_of_passing_and_undecided_builds(
     passed = write_report(tmp_path / "b", title="x", parity=on_data).read_text()
     assert "Parity passed: 1 build non-inferior" in passed
     assert f"with {groups} groups, a fault that fewer than {3 / groups:.1%} of the patients" in passed
+    # Identical masks pass with any number of groups.
+    for few, said in ((1, "1 group is too few"), (19, "19 groups are too few")):
+        on_data["results"][0]["num_groups"] = few
+        page = write_report(tmp_path / f"few{few}", title="x", parity=on_data).read_text()
+        assert f"{said} to see rare faults, the gate asks for 20" in page and "can go unseen" not in page
     on_data["passed"] = on_data["results"][0]["passed"] = False
     on_data["results"][0]["conclusion"] = "inconclusive"
     undecided = write_report(tmp_path / "c", title="x", parity=on_data).read_text()
     assert "undecided, which counts as failed" in undecided and "can go unseen" not in undecided
+
+
+def test_fastest_build_is_one_that_passed(page: Callable[..., str]) -> None:
+    def time_builds(**medians_ms: float) -> dict[str, Any]:
+        results = [
+            {
+                "name": name.replace("_", "-"),
+                "load_ns": 1,
+                "first_ns": 1,
+                "percentiles_ms": dict.fromkeys(("p50", "p90", "p99", "p99.9", "max"), median_ms),
+                "stage_percentiles_ms": {},
+                "num_samples": 2,
+                "samples_ns": [round(1e6 * median_ms)] * 2,
+                "warnings": [],
+            }
+            for name, median_ms in medians_ms.items()
+        ]
+        return {"results": results, "skipped": [], "frames": "two"}
+
+    takes = "half of the frames take at most"
+    all_builds = time_builds(null=0.01, openvino_fp32_cpu=1.0, onnx_fp32_cpu=2.0)
+    failed = time_builds(null=0.01, openvino_fp32_cpu=1.0)
+    for changes, said in (
+        ({"latency": all_builds}, f"onnx-fp32-cpu is the fastest that passed the gate: {takes} 2.000 ms."),
+        (
+            {"latency": failed},
+            f"openvino-fp32-cpu is the fastest, but none that was timed passed: {takes} 1",
+        ),
+        (
+            {"latency": all_builds, "parity": None},
+            f"null is the fastest, but none that was timed was judged: {takes} 0.010 ms.",
+        ),
+    ):
+        assert f"<li>{said}" in page(**changes)
 
 
 def test_parts_that_are_missing_are_left_out(tmp_path: Path) -> None:

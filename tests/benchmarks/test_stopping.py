@@ -88,12 +88,19 @@ def test_median_that_did_not_settle_is_said() -> None:
         StopRule(min_seconds=-1),
         StopRule(stability=0),
         StopRule(stability=1.5),
-        StopRule(max_seconds=-1),
+        StopRule(stability=0.1, max_seconds=-1),
     ],
 )
 def test_rules_that_cannot_be_meant_are_refused(rule: StopRule) -> None:
     with pytest.raises(UsageError):
         rule.check()
+
+
+def test_end_of_a_wait_that_nobody_asked_for_is_refused() -> None:
+    with pytest.raises(UsageError, match="max-seconds would do nothing"):
+        StopRule(max_seconds=60.0).check()
+    StopRule(stability=0.1, max_seconds=60.0).check()
+    StopRule(stability=0.1).check()
 
 
 @pytest.mark.parametrize(
@@ -143,3 +150,5 @@ def test_frames_that_come_in_time_meet_both_minima() -> None:
 def test_rule_tells_its_default_by_value() -> None:
     assert StopRule().to_dict()["min_queries"] == StopRule().num_queries == 200
     assert StopRule(5).to_dict()["min_queries"] == 5
+    assert StopRule().to_dict()["max_seconds"] == StopRule(stability=0.1).longest_seconds == 60
+    assert StopRule(stability=0.1, max_seconds=5).to_dict()["max_seconds"] == 5
