@@ -26,10 +26,10 @@ def list_changes(columns: Sequence[Column]) -> list[dict[str, Any]]:
 
 
 def find_device(column: Column) -> str:
-    """Return what devices are told apart by: processor or board, GPU and power mode, as far as known."""
+    """Return what devices are told apart by: processor or board, and GPU, as far as known."""
     for _, content in column.contents:
         environment = content.get("environment", {})
-        keys = ("cpu", "model"), ("gpu", "name"), ("jetson", "power_mode")
+        keys = ("cpu", "model"), ("gpu", "name")
         facts = [_read_fact(environment.get(part), key) for part, key in keys]
         return " ".join(fact for fact in facts if fact)
     return ""

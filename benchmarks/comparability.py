@@ -47,10 +47,7 @@ def find_doubts(columns: Sequence[Column]) -> Iterator[str]:
     for column in columns[1:]:
         yield from _find_gate_doubts(first, column)
         if find_device(column) != find_device(first):
-            yield (
-                f"{column.name} is of another device or power mode than {first.name}: "
-                "its latencies are not judged"
-            )
+            yield f"{column.name} is of another device than {first.name}: its latencies are not judged"
         yield from _find_other_conditions(first, column)
         missing = sorted(first.builds - column.builds)
         if missing:

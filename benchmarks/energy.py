@@ -143,8 +143,8 @@ class _Watch:
 
     def explain_silence(self) -> str:
         name = self._meter.name
-        if None not in self._counted_j:
-            return f"the counter of {name} did not step"
+        if self._counted_j[0] is not None:
+            return f"the counter of {name} did not step, or ended"
         return f"{name} gave {len(self.readings)} readings of power, at least {MIN_READINGS} are needed"
 
     def average_rails(self) -> dict[str, float]:

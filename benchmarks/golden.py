@@ -21,7 +21,7 @@ class GoldenResult:
         candidate: name of the build.
         num_images: golden frames compared.
         agreements: part of equal pixels, a frame.
-        overlap: Dice of the foreground of all frames together; None where neither side marks anything.
+        overlap: Dice of the foreground of all frames together; None where the student marks next to nothing.
         min_agreement: the floor all pixels together had to reach.
     """
 
@@ -59,8 +59,8 @@ class GoldenResult:
             return (f"pixel agreement {self.pixel_agreement:.4%} is below {self.min_agreement:.2%}",)
         if self.overlap is None:
             return (
-                "the student marks nothing on the golden frames, so that an engine which never does would "
-                "agree: judge it with --data DATA, or distil with --golden DATA",
+                "the student marks next to nothing on the golden frames, so that an engine which never does "
+                "would agree: judge it with --data DATA, or distil with --golden DATA",
             )
         return (f"Dice of the foreground {self.overlap:.4f} is below {MIN_FOREGROUND_OVERLAP}",)
 

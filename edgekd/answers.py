@@ -130,7 +130,7 @@ def describe_verdict(report: ParityReport) -> str:
     if report.data is None:
         found = {result.conclusion for result in report.results}
         if "inconclusive" in found and "inconsistent" not in found:
-            return "inconclusive: the student marks nothing on the golden frames"
+            return "inconclusive: the student marks next to nothing on the golden frames"
         return f"{'consistent' if report.passed else 'inconsistent'} with the golden frames"
     return "parity passed" if report.passed else "parity did not pass"
 

@@ -60,6 +60,10 @@ class Scores:
         }
 
 
+MIN_OVERLAP_PIXELS = 16
+"""Fewer than these may be noise, which rounding alone turns."""
+
+
 def count_confusion(
     truth: npt.NDArray[Any], predicted: npt.NDArray[Any], num_classes: int
 ) -> npt.NDArray[np.int64]:
@@ -198,11 +202,14 @@ def measure_overlap(
         masks, reference: class ids of the same shape; 0 is background.
 
     Returns:
-        2 · equal / (foreground of one + foreground of the other); None where neither has any.
+        2 · equal / (foreground of one + foreground of the other); None where the reference has fewer than
+        MIN_OVERLAP_PIXELS of it.
     """
-    marked = np.count_nonzero(masks) + np.count_nonzero(reference)
+    expected = np.count_nonzero(reference)
+    if expected < MIN_OVERLAP_PIXELS:
+        return None
     equal = np.count_nonzero((masks == reference) & (reference != 0))
-    return None if marked == 0 else 2 * equal / marked
+    return 2 * equal / (np.count_nonzero(masks) + expected)
 
 
 def _divide(numerator: npt.NDArray[Any], denominator: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

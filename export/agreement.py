@@ -34,8 +34,8 @@ OTHER_FRAMES_ACTION = (
     "distil with --golden DATA, which takes golden frames of its own kind"
 )
 NOTHING_MARKED = (
-    "the student marks nothing on the golden frames, so that they tell little of this build: judge it by "
-    "edgekd parity BUNDLE --data DATA, or distil with --golden DATA"
+    "the student marks next to nothing on the golden frames, so that they tell little of this build: judge "
+    "it by edgekd parity BUNDLE --data DATA, or distil with --golden DATA"
 )
 
 Runner = Callable[[NDArray[Any]], NDArray[Any]]
@@ -81,7 +81,7 @@ def install_checked(bundle: Bundle, draft: Build) -> Build:
     effective = seen["run_by"].get("precision_effective", draft.record.precision_effective)
     facts = {**draft.record.facts, **seen}
     if seen["golden_foreground_overlap"] is None:
-        facts["notices"] = [*facts.get("notices", ()), NOTHING_MARKED]
+        facts["notices"] = list(dict.fromkeys([*facts.get("notices", ()), NOTHING_MARKED]))
     return install_build(bundle, draft, status="run", effective=effective, facts=facts)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -18,7 +18,7 @@ from edgekd.bundle import (
     format_export,
     install_build,
 )
-from edgekd.errors import GateFailure, MachineError, UsageError
+from edgekd.errors import EdgeKDError, GateFailure, InputError, MachineError, UsageError
 from edgekd.export.agreement import install_checked
 from edgekd.export.calibration import OTHER_DATA, Calibration, load_calibration
 from edgekd.export.checks import check_calib_is_used, check_device, check_request
@@ -83,7 +83,7 @@ def export_bundle(
     # What is named twice is built once.
     cells = list(dict.fromkeys(product(targets, precisions)))
     builds: list[Build] = []
-    failures: list[GateFailure | MachineError] = []
+    failures: dict[str, EdgeKDError] = {}
     with Progress(quiet=quiet) as progress:
         handle = progress.add("exporting", len(cells) + 1)
         progress.advance(handle, 0, note="ONNX graphs")
@@ -92,11 +92,13 @@ def export_bundle(
             progress.advance(handle, note=f"{target} {precision}")
             try:
                 builds.append(request.build(target, precision))
-            except (GateFailure, MachineError) as error:
-                failures.append(error)
+            except (UsageError, InputError):
+                raise
+            except EdgeKDError as error:
+                failures[f"{target} {precision}"] = error
         progress.advance(handle)
     if failures:
-        raise _sum_up(failures, builds, len(cells))
+        raise _sum_up(failures, builds)
     return builds
 
 
@@ -111,19 +113,20 @@ def _check_bundle_is_writable(bundle: Bundle) -> None:
         ) from error
 
 
-def _sum_up(
-    failures: Sequence[GateFailure | MachineError], builds: Sequence[Build], asked: int
-) -> GateFailure | MachineError:
-    """Return the first failure, which also tells of the others and of the builds that were made."""
-    first, *others = failures
-    if asked == 1:
-        return first
+def _sum_up(failures: Mapping[str, EdgeKDError], builds: Sequence[Build]) -> EdgeKDError:
+    """Return one error for all cells that failed; of several kinds a gate's answer decides the exit code."""
+    errors = list(dict.fromkeys(failures.values()))
+    gates = [error for error in errors if isinstance(error, GateFailure)]
+    decisive = (gates or errors)[0]
+    if len(failures) + len(builds) == 1:
+        return decisive
+    told = [
+        f"{', '.join(cell for cell, one in failures.items() if one is error)}: {error}" for error in errors
+    ]
     made = ", ".join(build.name for build in builds) or "none"
-    told = "".join(f"; {error.what}: received {error.received}" for error in others)
-    summary = f"{first.what}{told}; builds made: {made}"
-    error = type(first)(summary, received=first.received, expected=first.expected, action=first.action)
-    error.__cause__ = first
-    return error
+    summed = type(decisive)(f"{'. '.join(told)}. Builds that were made: {made}")
+    summed.__cause__ = decisive
+    return summed
 
 
 class _Request:
@@ -147,6 +150,7 @@ class _Request:
         self._check_calibration(cells)
         self._graphs = self._provide_graphs()
         self._int8: Build | None = None
+        self._int8_fault: EdgeKDError | None = None
 
     def build(self, target: str, precision: str) -> Build:
         """Return the build of a cell."""
@@ -201,8 +205,14 @@ class _Request:
 
     def _provide_int8(self) -> Build:
         """Return the int8 ONNX build, made anew once where calibration frames are named."""
+        if self._int8_fault is not None:
+            raise self._int8_fault
         if self._int8 is None:
-            self._int8 = self._find_int8() if self._calib is None else self._build_int8()
+            try:
+                self._int8 = self._find_int8() if self._calib is None else self._build_int8()
+            except EdgeKDError as error:
+                self._int8_fault = error
+                raise
         return self._int8
 
     def _find_int8(self) -> Build:

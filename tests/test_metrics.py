@@ -162,7 +162,8 @@ def test_shapes_that_are_no_confusions_are_refused() -> None:
 
 
 def test_overlap_is_dice_of_all_foreground_pixels_of_equal_class() -> None:
-    masks, reference = np.array([[0, 1, 1, 2], [0, 0, 2, 2]]), np.array([[0, 1, 2, 2], [1, 0, 0, 2]])
+    masks, reference = np.array([[0, 1, 1, 2], [0, 0, 2, 2]] * 4), np.array([[0, 1, 2, 2], [1, 0, 0, 2]] * 4)
     assert measure_overlap(masks, reference) == pytest.approx(2 * 3 / (5 + 5))
     assert measure_overlap(0 * masks, reference) == 0
-    assert measure_overlap(0 * masks, 0 * masks) is None
+    assert measure_overlap(masks, 0 * masks) is None
+    assert measure_overlap(masks, reference * (np.arange(8) < 6)[:, None]) is None  # 15 pixels

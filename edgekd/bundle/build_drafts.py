@@ -16,7 +16,6 @@ from edgekd.bundle.builds import (
     Build,
     BuildRecord,
     Status,
-    read_build,
     read_build_record,
 )
 from edgekd.bundle.files import replace_non_finite, write_files
@@ -46,7 +45,7 @@ def draft_build(
     name = name_build(target, precision_asked, device)
     builds = bundle.path / "builds"
     ready = builds / f".{name}.{uuid.uuid4().hex[:8]}.ready"
-    remove_stale(builds, ".*.ready*")  # of writers that were killed
+    remove_stale(builds)
     try:
         with staged_folder(ready) as staging:
             fields: dict[str, Any] = {
@@ -95,8 +94,9 @@ def install_build(
     }
     fields = draft.record.model_dump() | {key: value for key, value in changes.items() if value is not None}
     write_record(draft.path, BUILD_FILE, BuildRecord.model_validate(fields))
+    record = read_build_record(bundle, draft.path)
     final = draft.path.with_name(draft.name)
     sync_folder(draft.path)
     with lock_folder(final.parent):
         put_in_place(draft.path, final)
-        return read_build(bundle, final)
+    return Build(record, final)

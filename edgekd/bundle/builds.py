@@ -6,8 +6,9 @@ History of the build record's schema:
 
 from __future__ import annotations
 
+import contextlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -31,6 +32,7 @@ from edgekd.bundle.files import (
     resolve_checked_file,
 )
 from edgekd.bundle.records import read_record
+from edgekd.bundle.replacement import lock_folder
 from edgekd.bundle.store import Bundle
 from edgekd.errors import IntegrityError, MachineError
 from edgekd.specs import Spec
@@ -92,15 +94,16 @@ class Build:
             IntegrityError: it is not listed, missing, changed, or leads out of the folder.
             MachineError: another export replaced the build since its record was read.
         """
-        try:
-            return resolve_checked_file(self.path, self.record.files, name)
-        except IntegrityError:
-            if self._was_replaced():
-                raise MachineError(
-                    f"the build {self.name} was replaced by another export while it was read",
-                    action="run the command again",
-                ) from None
-            raise
+        with _lock_builds(self.path):
+            try:
+                return resolve_checked_file(self.path, self.record.files, name)
+            except IntegrityError:
+                if self._was_replaced():
+                    raise MachineError(
+                        f"the build {self.name} was replaced by another export while it was read",
+                        action="run the command again",
+                    ) from None
+                raise
 
     def check_files(self) -> None:
         """Check every file; IntegrityError where one is missing or changed."""
@@ -233,7 +236,8 @@ def read_build_record(bundle: Bundle, folder: Path) -> BuildRecord:
         IntegrityError: it is damaged, of a newer schema, or of a build of another bundle.
     """
     try:
-        record = _read_settled_record(folder)
+        with _lock_builds(folder):
+            record, _ = read_record(folder, BUILD_FILE, BuildRecord, BUILD_SCHEMA_VERSION)
     except IntegrityError as error:
         # An update may help where the schema is newer; nothing else that is said of whole bundles does.
         other = "" if error.action in (None, RESTORE) else f"{error.action}; or "
@@ -253,12 +257,14 @@ def read_build_record(bundle: Bundle, folder: Path) -> BuildRecord:
     return record
 
 
-def _read_settled_record(folder: Path) -> BuildRecord:
-    try:
-        return read_record(folder, BUILD_FILE, BuildRecord, BUILD_SCHEMA_VERSION)[0]
-    except IntegrityError:
-        # The folder may have been replaced between the reading of record and seal.
-        return read_record(folder, BUILD_FILE, BuildRecord, BUILD_SCHEMA_VERSION)[0]
+@contextlib.contextmanager
+def _lock_builds(folder: Path) -> Generator[None]:
+    """Let no export replace builds while one is read: record, seal and files must be of one build."""
+    if not folder.parent.is_dir():
+        yield
+        return
+    with lock_folder(folder.parent, shared=True):
+        yield
 
 
 def _explain_removal(bundle: Bundle, folder: Path) -> str:

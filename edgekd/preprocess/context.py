@@ -49,7 +49,8 @@ class CudaContext:
             raise MachineError(
                 f"{device.name} cannot be used",
                 received=str(error),
-                action="nvidia-smi shows what holds the GPU and its memory; end that, or name another device",
+                action="nvidia-smi shows what holds the GPU and its memory: end that, or take another; "
+                "after a fault of the GPU start this process anew",
             ) from error
 
     @contextlib.contextmanager

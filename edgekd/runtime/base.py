@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,6 +52,25 @@ class LoadRequest:
         if self.build is not None:
             return self.build
         return choose_build(self.bundle, self.target, self.precision, self.device)
+
+    def prepare_cache(self) -> Path | None:
+        """Return the cache, made where it is not there yet.
+
+        Raises:
+            UsageError: it cannot be made, or takes no files.
+        """
+        if self.cache is not None:
+            try:
+                self.cache.mkdir(parents=True, exist_ok=True)
+                tempfile.TemporaryFile(dir=self.cache).close()
+            except OSError as error:
+                raise UsageError(
+                    f"the cache {self.cache} cannot be used",
+                    received=error.strerror,
+                    expected="a folder that takes new files, or can be made",
+                    action="name another one",
+                ) from error
+        return self.cache
 
 
 class Engine(Protocol):

@@ -80,8 +80,6 @@ def load(
             action="leave them out",
         )
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    if cache is not None:
-        _make_cache_folder(cache)
     request = LoadRequest(opened, target, precision, place, cache, threads, build)
     engine_class = load_engine_class(target)
     try:
@@ -91,18 +89,6 @@ def load(
     # Only the engines of a deploy graph know limits: the others take any frame.
     limits = getattr(engine, "limits", None)
     return Segmenter(engine, opened.manifest.preprocess, opened.manifest.classes, limits)
-
-
-def _make_cache_folder(cache: Path) -> None:
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"the cache {cache} cannot be made",
-            received=error.strerror,
-            expected="a folder that is there or can be made",
-            action="name another one",
-        ) from error
 
 
 def find_entry(target: str) -> Entry:

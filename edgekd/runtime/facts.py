@@ -19,7 +19,7 @@ _SHAPES = ("min", "opt", "max")
 def format_rebuild(build: Build, *, resize: bool = False) -> str:
     """Return the command that makes a build anew; with ``resize`` for frames of another size, or of any."""
     record = build.record
-    facts = {} if resize else record.facts
+    facts = {key: value for key, value in record.facts.items() if not (resize and key == "frame_size")}
     size = facts.get("frame_size")
     command = format_export(
         build.path.parent.parent, record.target, record.precision_asked, record.device, size

@@ -124,8 +124,9 @@ def _compile(core: Any, graph: Any, build: Build, request: LoadRequest, hint: st
     }
     if request.threads is not None:
         options["INFERENCE_NUM_THREADS"] = request.threads
-    if request.cache is not None:
-        options["CACHE_DIR"] = str(request.cache)
+    cache = request.prepare_cache()
+    if cache is not None:
+        options["CACHE_DIR"] = str(cache)
     try:
         return core.compile_model(graph, request.device, options)
     except RuntimeError as error:

@@ -192,7 +192,7 @@ class TensorRtEngine:
             request.target,
             plan,
             shape,
-            cache=request.cache,
+            cache=request.prepare_cache(),
             rebuild=rebuild,
             host_code=host_code,
         )

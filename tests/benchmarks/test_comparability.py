@@ -84,3 +84,18 @@ def test_agreement_on_golden_frames_is_no_pass_on_data(
     content["results"][0]["passed"] = False
     path.write_text(json.dumps(content))
     assert not compare_reports([on_data, on_golden]).passed
+
+
+def test_golden_frames_on_which_the_student_marks_nothing_show_no_regression(
+    data: Path, reference: Recording, release: Callable
+) -> None:
+    on_data, on_golden = release("1", data=data), release("2")
+    path = on_golden / "parity" / "parity.json"
+    content = json.loads(path.read_text())
+    content["results"][0] |= {"conclusion": "inconclusive", "passed": False}
+    path.write_text(json.dumps(content))
+    comparison = compare_reports([on_data, on_golden])
+    assert comparison.passed
+    content["results"][0] |= {"conclusion": "inconsistent"}
+    path.write_text(json.dumps(content))
+    assert not compare_reports([on_data, on_golden]).passed

@@ -227,12 +227,15 @@ def test_another_power_mode_or_governor_is_shown_and_not_judged(
     assert not compare_reports([before, write("b", 5.0, **modes["MAXN"])]).passed
     comparison = compare_reports([before, write("c", 5.0, **modes["15W"])])
     assert comparison.passed
-    assert any("another device or power mode" in text for text in comparison.warnings)
+    assert any("power mode NV Power Mode: 15W instead of NV" in text for text in comparison.warnings)
     before = write("d", 1.0, cpu={"model": "A", "governor": "performance"})
     comparison = compare_reports([before, write("e", 5.0, cpu={"model": "A", "governor": "powersave"})])
     assert comparison.passed
     assert any("governor powersave instead of performance" in text for text in comparison.warnings)
     # What a report does not tell is no difference: containers and older reports are judged as before.
+    before = write("h", 1.0, **modes["MAXN"])
+    assert not compare_reports([before, write("i", 5.0, jetson="not measured")]).passed
+    before = write("j", 1.0, cpu={"model": "A", "governor": "performance"})
     for name, unknown in (("f", {"model": "A"}), ("g", {"model": "A", "governor": "not measured"})):
         assert not compare_reports([before, write(name, 5.0, cpu=unknown, jetson="not measured")]).passed
 

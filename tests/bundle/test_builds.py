@@ -120,6 +120,23 @@ def test_what_a_killed_writer_left_goes_once_it_is_old(bundle: Bundle, age_s: in
     assert left.exists() == (age_s == 0)
 
 
+@pytest.mark.parametrize("has_successor", [True, False])
+def test_what_a_killed_writer_put_aside_is_put_back_where_nothing_took_its_place(
+    bundle: Bundle, has_successor: bool
+) -> None:
+    build = write_small(bundle, b"old")
+    aside = bundle.path / "builds" / ".onnx-fp32-cpu.old.k3j2"
+    aside.mkdir()
+    shutil.move(build.path, aside / build.path.name)
+    if has_successor:
+        write_small(bundle, b"newer")
+    os.utime(aside, (time.time() - 2 * replacement.STALE_AFTER_S,) * 2)
+    write_small(bundle, device="GPU")
+    assert not aside.exists()
+    found = find_build(bundle, "onnx", device="CPU").resolve_file("core.onnx").read_bytes()
+    assert found == (b"newer" if has_successor else b"old")
+
+
 def test_a_build_outside_the_bundle_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     build = write_small(bundle)
     shutil.move(build.path, tmp_path / "outside")

@@ -17,7 +17,7 @@ import onnx
 import tiny_student
 
 from edgekd.bundle import Bundle, find_build, list_builds, read_golden
-from edgekd.errors import GateFailure, IntegrityError, MachineError, UsageError
+from edgekd.errors import EdgeKDError, GateFailure, IntegrityError, MachineError, UsageError
 from edgekd.export import api, export_bundle
 from edgekd.export.onnx import build_onnx
 from edgekd.export.source_graphs import find_engine_graph
@@ -164,14 +164,20 @@ def test_one_build_that_fails_hinders_no_other(
     bundle = Bundle.open(shutil.copytree(exported_bundle.path, tmp_path / "copy.edgekd"))
     build = api._Request.build
 
-    def fail_first(request: object, target: str, precision: str) -> object:
+    def fail(request: object, target: str, precision: str) -> object:
         if target == "openvino":
             raise GateFailure("openvino misses its limits", received="Dice 0.1", action="another precision")
+        if target == "tensorrt-rtx":
+            raise EdgeKDError("the parser does not read the graph")
         return build(request, target, precision)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(api._Request, "build", fail_first)
-    with pytest.raises(GateFailure, match=r"its limits; builds made: onnx-fp32-cpu: received Dice 0\.1"):
-        export_bundle(bundle, ["openvino", "onnx"], quiet=True)
+    monkeypatch.setattr(api._Request, "build", fail)
+    with pytest.raises(GateFailure) as caught:
+        export_bundle(bundle, ["tensorrt-rtx", "openvino", "onnx"], quiet=True)
+    assert str(caught.value) == (
+        "tensorrt-rtx fp32: the parser does not read the graph. openvino fp32: openvino misses its limits: "
+        "received Dice 0.1. Next: another precision. Builds that were made: onnx-fp32-cpu"
+    )
     with pytest.raises(GateFailure, match=r"^openvino misses its limits: received"):
         export_bundle(bundle, ["openvino"], quiet=True)
 

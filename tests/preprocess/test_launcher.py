@@ -162,6 +162,8 @@ def test_tables_of_the_oldest_frame_size_make_room(
         run_launcher(context, shim_folder, spec, [frames])[0], preprocess_frames(frames, spec), strict=True
     ):
         np.testing.assert_allclose(found, frame, atol=4 * 2e-6)
+    # Two sizes with four arrays each, the frames and the tensors.
+    assert len(driver.allocations) == 2 * 4 + 2
 
 
 def test_own_cubin_is_preferred() -> None:

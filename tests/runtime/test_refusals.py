@@ -23,6 +23,7 @@ from edgekd.errors import EdgeKDError, IntegrityError, MachineError, UsageError
 from edgekd.preprocess.device import CudaDevice
 from edgekd.runtime import find_obstacle, load
 from edgekd.runtime import tensorrt as tensorrt_engine
+from edgekd.runtime.base import LoadRequest
 from edgekd.runtime.facts import format_rebuild
 from edgekd.runtime.onnx_probe import build_probe
 from edgekd.runtime.tensorrt_library import describe_platform
@@ -267,10 +268,12 @@ def test_the_command_that_makes_a_build_anew_keeps_its_options(
     assert command.partition(" --precision fp32")[2].strip() == options
 
 
-def test_a_cache_that_cannot_be_made_is_named(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_cache_that_takes_no_files_is_named(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UsageError, match=r"the cache .*file cannot be made"):
-        load(bundle, "null", cache=tmp_path / "file")
+    for cache in (tmp_path / "file", Path("/proc")):
+        with pytest.raises(UsageError, match=f"the cache {cache} cannot be used"):
+            LoadRequest(bundle, "openvino", "fp32", "CPU", cache).prepare_cache()
+    assert LoadRequest(bundle, "openvino", "fp32", "CPU").prepare_cache() is None
 
 
 def test_the_command_that_makes_a_build_anew_is_one_that_a_shell_reads(
