@@ -17,16 +17,22 @@ OutOption = Annotated[Path | None, typer.Option("--out", help="New folder for th
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random choice.")]
 TrainingSeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of every random choice.")]
 EpochsOption = Annotated[
-    int | None, typer.Option(min=1, help="Passes over the training part; in distill, of each phase.")
+    int | None,
+    typer.Option(min=1, help="Passes over the training part, 60 where absent; in distill, of each phase."),
 ]
 ImageSizeOption = Annotated[
-    int | None, typer.Option(min=32, max=2048, help="Side of the network's input, pixels.")
+    int | None,
+    typer.Option(
+        min=32, max=2048, help="Side of the input, pixels, 256 where absent; a multiple of 16 or 32."
+    ),
 ]
-BatchSizeOption = Annotated[int | None, typer.Option(min=1, help="Images a step.")]
-LearningRateOption = Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")]
+BatchSizeOption = Annotated[int | None, typer.Option(min=1, help="Images a step, 8 where absent.")]
+LearningRateOption = Annotated[
+    float | None, typer.Option("--lr", help="Peak learning rate; 2e-3 in train, 5e-3 of the student.")
+]
 ConfigOption = Annotated[Path | None, typer.Option(help="TOML or JSON file; options given here win over it.")]
 PrecisionTrainOption = Annotated[str | None, typer.Option("--precision", help="auto, fp32 or bf16.")]
-DevicesOption = Annotated[int | None, typer.Option(min=1, help="Devices a machine.")]
+DevicesOption = Annotated[int | None, typer.Option(min=1, help="GPUs or processes a machine.")]
 NodesOption = Annotated[int | None, typer.Option("--num-nodes", min=1, help="Machines, by torchrun.")]
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Go on with an interrupted run, by its own choices.")

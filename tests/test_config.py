@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from edgekd.config import (
     DistillConfig,
@@ -176,3 +177,28 @@ def test_the_default_networks_are_those_of_the_catalogue() -> None:
     models = pytest.importorskip("edgekd.models", reason="the catalogue needs torch (extra train)")
     assert DistillConfig().teacher == TrainConfig().model == models.DEFAULT_TEACHER
     assert DistillConfig().student == models.DEFAULT_STUDENT
+
+
+def _read_table(title: str) -> dict[str, Any]:
+    """Return key → default of the table below a title of docs/configuration.md."""
+    text = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text()
+    section = text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    return {key: json.loads(value) for key, value in re.findall(r"^\| `(.+?)` \| `(.*?)` \|", section, re.M)}
+
+
+def _list_defaults(config: Any, *, inside: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in config:
+        if isinstance(value, BaseModel):
+            found |= _list_defaults(value, inside=f"{inside}{key}.")
+        else:
+            found[inside + key] = json.loads(json.dumps(value))
+    return found
+
+
+def test_the_reference_of_the_configuration_is_complete() -> None:
+    common = _list_defaults(FitConfig())
+    assert _read_table("Both verbs") == common
+    for title, config in (("`edgekd train`", TrainConfig()), ("`edgekd distill`", DistillConfig())):
+        own = {key: value for key, value in _list_defaults(config).items() if common.get(key, ...) != value}
+        assert _read_table(title) | {"lr": config.lr} == own | {"lr": config.lr}
