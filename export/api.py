@@ -92,10 +92,10 @@ def export_bundle(
             progress.advance(handle, note=f"{target} {precision}")
             try:
                 builds.append(request.build(target, precision))
-            except (UsageError, InputError):
-                raise
             except EdgeKDError as error:
-                failures[f"{target} {precision}"] = error
+                if len(cells) == 1 or isinstance(error, (UsageError, InputError)):
+                    raise
+                failures[f"{target} {precision}"] = _copy_error(error)
         progress.advance(handle)
     if failures:
         raise _sum_up(failures, builds)
@@ -113,20 +113,24 @@ def _check_bundle_is_writable(bundle: Bundle) -> None:
         ) from error
 
 
+def _copy_error(error: EdgeKDError) -> EdgeKDError:
+    """Return the error without its traceback, which would hold engines in a cycle.
+
+    OpenVINO freed by the cycle collector was seen to leave a dangling signal stack: the next Ctrl-C crashed.
+    """
+    return type(error)(error.what, received=error.received, expected=error.expected, action=error.action)
+
+
 def _sum_up(failures: Mapping[str, EdgeKDError], builds: Sequence[Build]) -> EdgeKDError:
     """Return one error for all cells that failed; of several kinds a gate's answer decides the exit code."""
-    errors = list(dict.fromkeys(failures.values()))
-    gates = [error for error in errors if isinstance(error, GateFailure)]
-    decisive = (gates or errors)[0]
-    if len(failures) + len(builds) == 1:
-        return decisive
-    told = [
-        f"{', '.join(cell for cell, one in failures.items() if one is error)}: {error}" for error in errors
-    ]
+    cells: dict[str, list[str]] = {}
+    for cell, error in failures.items():
+        cells.setdefault(str(error), []).append(cell)
+    told = [f"{', '.join(names)}: {text}" for text, names in cells.items()]
     made = ", ".join(build.name for build in builds) or "none"
-    summed = type(decisive)(f"{'. '.join(told)}. Builds that were made: {made}")
-    summed.__cause__ = decisive
-    return summed
+    kinds = [type(error) for error in failures.values()]
+    kind = GateFailure if GateFailure in kinds else kinds[0]
+    return kind(f"{'. '.join(told)}. Builds that were made: {made}")
 
 
 class _Request:
@@ -211,7 +215,7 @@ class _Request:
             try:
                 self._int8 = self._find_int8() if self._calib is None else self._build_int8()
             except EdgeKDError as error:
-                self._int8_fault = error
+                self._int8_fault = _copy_error(error)
                 raise
         return self._int8
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -164,8 +165,15 @@ def test_one_build_that_fails_hinders_no_other(
     bundle = Bundle.open(shutil.copytree(exported_bundle.path, tmp_path / "copy.edgekd"))
     build = api._Request.build
 
+    class Engine:
+        pass
+
+    engines: list[weakref.ref[Engine]] = []
+
     def fail(request: object, target: str, precision: str) -> object:
         if target == "openvino":
+            engine = Engine()
+            engines.append(weakref.ref(engine))
             raise GateFailure("openvino misses its limits", received="Dice 0.1", action="another precision")
         if target == "tensorrt-rtx":
             raise EdgeKDError("the parser does not read the graph")
@@ -178,6 +186,8 @@ def test_one_build_that_fails_hinders_no_other(
         "tensorrt-rtx fp32: the parser does not read the graph. openvino fp32: openvino misses its limits: "
         "received Dice 0.1. Next: another precision. Builds that were made: onnx-fp32-cpu"
     )
+    # No error that is kept holds what its frames held.
+    assert [engine() for engine in engines] == [None]
     with pytest.raises(GateFailure, match=r"^openvino misses its limits: received"):
         export_bundle(bundle, ["openvino"], quiet=True)
 
