@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -196,6 +196,15 @@ def test_ctrl_c_stops_the_build_through_the_monitor(free_graph: Path) -> None:
         build_engine(parse_network(rtx, free_graph), "tensorrt-rtx", "fp32", [86], progress=progress)
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C as in a terminal: a shell's background jobs, and these tests with them, ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_anywhere_in_the_build_marks_the_monitor_and_raises_nothing() -> None:
     progress: Any = FakeProgress()
     monitor = create_monitor(SimpleNamespace(IProgressMonitor=object), progress)
