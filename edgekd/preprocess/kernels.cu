@@ -56,6 +56,29 @@ static __device__ __forceinline__ float read_channel(const Pixel *pixel, int cha
     return (float)pixel[channel == 0 ? red : (channel == 1 ? 1 : blue)];
 }
 
+// Adds TAPS columns of a window, from column ``first`` on, to ``resized``, over all its rows.
+// The columns' weights stay in registers meanwhile: a tap then costs one load, of the pixel, and no second one.
+template <int FRAME_CHANNELS, int PLANES, int TAPS>
+static __device__ __forceinline__ void add_columns(
+    float *resized, const unsigned char *window, unsigned long long row_stride,
+    const float *row_weights, int row_taps, const float *column_weights, int first)
+{
+    float weights[TAPS];
+    for (int tap = 0; tap < TAPS; ++tap)
+        weights[tap] = column_weights[(first + tap) * OUT_WIDTH];
+    const unsigned char *row = window + first * FRAME_CHANNELS * sizeof(Pixel);
+    for (int row_tap = 0; row_tap < row_taps; ++row_tap, row += row_stride) {
+        const Pixel *pixel = (const Pixel *)row;
+        float along_row[PLANES] = {};
+        for (int tap = 0; tap < TAPS; ++tap, pixel += FRAME_CHANNELS)
+            for (int plane = 0; plane < PLANES; ++plane)
+                along_row[plane] = fmaf(weights[tap], read_channel<FRAME_CHANNELS>(pixel, plane), along_row[plane]);
+        const float weight = row_weights[row_tap * OUT_HEIGHT];
+        for (int plane = 0; plane < PLANES; ++plane)
+            resized[plane] = fmaf(weight, along_row[plane], resized[plane]);
+    }
+}
+
 // frames          batch of frames (H, W, FRAME_CHANNELS), rows row_stride bytes apart, frames frame_stride bytes apart
 // row_starts      (OUT_HEIGHT,) first row of the crop that an output row reads
 // row_weights     (row_taps, OUT_HEIGHT): neighbouring threads read neighbouring weights
@@ -75,20 +98,23 @@ static __device__ __forceinline__ void preprocess(
     // A grey frame gives every channel of the tensor the same resized value.
     const int planes = FRAME_CHANNELS == 1 ? 1 : OUT_CHANNELS;
     float resized[planes] = {};
-    const unsigned char *row = frames + blockIdx.z * frame_stride + (CROP_TOP + row_starts[y]) * row_stride;
-    const int column = (CROP_LEFT + column_starts[x]) * FRAME_CHANNELS;
-    for (int row_tap = 0; row_tap < row_taps; ++row_tap, row += row_stride) {
-        const Pixel *pixel = (const Pixel *)row + column;
-        float along_row[planes] = {};
-        for (int tap = 0; tap < column_taps; ++tap, pixel += FRAME_CHANNELS) {
-            const float weight = column_weights[tap * OUT_WIDTH + x];
-            for (int plane = 0; plane < planes; ++plane)
-                along_row[plane] = fmaf(weight, read_channel<FRAME_CHANNELS>(pixel, plane), along_row[plane]);
-        }
-        const float weight = row_weights[row_tap * OUT_HEIGHT + y];
-        for (int plane = 0; plane < planes; ++plane)
-            resized[plane] = fmaf(weight, along_row[plane], resized[plane]);
-    }
+    const unsigned char *window = frames + blockIdx.z * frame_stride + (CROP_TOP + row_starts[y]) * row_stride
+                                + (CROP_LEFT + column_starts[x]) * FRAME_CHANNELS * sizeof(Pixel);
+    row_weights += y;
+    column_weights += x;
+    for (int first = 0; first + 8 <= column_taps; first += 8)
+        add_columns<FRAME_CHANNELS, planes, 8>(
+            resized, window, row_stride, row_weights, row_taps, column_weights, first);
+    // What is left over, by the binary digits of their number: the highest first.
+    if (column_taps & 4)
+        add_columns<FRAME_CHANNELS, planes, 4>(
+            resized, window, row_stride, row_weights, row_taps, column_weights, column_taps & ~7);
+    if (column_taps & 2)
+        add_columns<FRAME_CHANNELS, planes, 2>(
+            resized, window, row_stride, row_weights, row_taps, column_weights, column_taps & ~3);
+    if (column_taps & 1)
+        add_columns<FRAME_CHANNELS, planes, 1>(
+            resized, window, row_stride, row_weights, row_taps, column_weights, column_taps & ~1);
     const float gains[] = {GAIN_0, GAIN_1, GAIN_2};
     const float offsets[] = {OFFSET_0, OFFSET_1, OFFSET_2};
     Element *target = images + blockIdx.z * image_stride + y * OUT_WIDTH + x;

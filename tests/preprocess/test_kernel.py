@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from edgekd.preprocess import preprocess_frame
 from edgekd.preprocess.kernel import build_kernel_options, compute_grid, count_moved_bytes
+from edgekd.preprocess.tables import build_interpolation_table
 from edgekd.specs import CropBox, PreprocessSpec
 
 TOLERANCE_OF_RANGE = 2e-6
@@ -105,6 +106,20 @@ def test_kernel_computes_the_truth_of_large_frames(
     frame = np.random.default_rng(3).integers(0, 256, (height, width), dtype=np.uint8)
     image = compile_shim(spec).run(frame, frame.shape, (frame.nbytes, width), 1)[0]
     assert np.abs(image - preprocess_frame(frame, spec)).max() <= TOLERANCE_OF_RANGE * 4
+
+
+def test_kernel_computes_the_truth_for_windows_of_any_width(compile_shim: Callable[..., Any]) -> None:
+    spec = PreprocessSpec(height=3, width=5)
+    shim, rng = compile_shim(spec), np.random.default_rng(0)
+    widths = {}
+    for width in range(5, 60):
+        taps = build_interpolation_table(width, spec.width, spec.antialias).taps
+        frames = rng.integers(0, 256, (1, 7, width), dtype=np.uint8)
+        images = shim.run(frames, (7, width), (7 * width, width), 1)
+        difference = np.abs(images[0].astype(np.float64) - preprocess_frame(frames[0], spec)).max()
+        widths[taps] = max(widths.get(taps, 0.0), float(difference))
+    assert set(widths) >= set(range(3, 21))
+    assert max(widths.values()) <= TOLERANCE_OF_RANGE / spec.std[0]
 
 
 def test_half_output_is_the_nearest_half(compile_shim: Callable[..., Any]) -> None:
