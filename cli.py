@@ -346,7 +346,8 @@ def export(
     frame_size: FixedSizeOption = None,
     batch: FixedBatchOption = None,
     device: Annotated[
-        str | None, typer.Option(help="OpenVINO: what a build is for, CPU (where absent), GPU or NPU.")
+        str | None,
+        typer.Option(help="What builds are for: CPU (where absent); OpenVINO GPU or NPU; ONNX in fp16 GPU."),
     ] = None,
     min_shapes: Annotated[
         str | None, typer.Option(help="TensorRT: smallest batch, as trtexec has it: image:1x1x256x256.")

@@ -55,11 +55,12 @@ def export_bundle(
         precisions: names among ``fp32``, ``fp16``, ``bf16``, ``int8``; every pair is checked before
             any is built.
         sm: GPU architectures for TensorRT, such as ``8.9``; None takes the target's own choice.
-        calib: the data set that int8 and TensorRT's fp16 are made with, and every precision below fp32 is
+        calib: the data set that int8 and the fp16 of GPUs are made with, and every precision below fp32 is
             judged with; None takes graphs that are there.
         shapes: batch and size of the frames, where ONNX and OpenVINO builds shall take no others.
         tensorrt: further options of TensorRT builds; None takes their defaults.
-        device: of OpenVINO builds, ``CPU``, ``GPU`` or ``NPU``; None takes the processor.
+        device: of OpenVINO builds, ``CPU``, ``GPU`` or ``NPU``; of ONNX builds in fp16 ``GPU``, NVIDIA's;
+            None takes the processor.
         quiet: no progress bar.
 
     Raises:
@@ -71,7 +72,7 @@ def export_bundle(
             builds are made all the same, and named.
     """
     _check_bundle_is_writable(bundle)
-    device = "CPU" if device is None else check_device(device, targets, shapes)
+    device = "CPU" if device is None else check_device(device, targets, precisions, shapes)
     check_request(targets, precisions, sm, device)
     if calib is not None:
         check_calib_is_used(calib, precisions)
@@ -160,12 +161,16 @@ class _Request:
         """Return the build of a cell."""
         if target.startswith("tensorrt"):
             return self._build_tensorrt(target, precision)
+        if target == "onnx" and precision == "fp16":
+            from edgekd.export.onnx import build_onnx_half
+
+            return build_onnx_half(self._bundle, self._graphs, self._find_calibration(), self._shapes)
         deploy = self._provide_int8() if precision == "int8" else self._graphs
         if target == "onnx":
             return deploy
         from edgekd.export.openvino import build_openvino
 
-        calibration = None if self._calib is None or precision == "fp32" else self._calibration
+        calibration = None if precision == "fp32" else self._find_calibration()
         return build_openvino(
             self._bundle, self._graphs, precision, deploy, self._shapes, calibration, self._device
         )
@@ -234,6 +239,9 @@ class _Request:
         shapes = self._shapes if ("onnx", "int8") in self._cells else None
         return build_onnx_int8(self._bundle, self._graphs, self._calibration, shapes, quiet=self._quiet)
 
+    def _find_calibration(self) -> Calibration | None:
+        return None if self._calib is None else self._calibration
+
     @cached_property
     def _calibration(self) -> Calibration:
         assert self._calib is not None
@@ -270,8 +278,9 @@ class _Request:
             return
         from edgekd.export.engine_graphs import build_engine_in
 
-        calibration = None if self._calib is None else self._calibration
-        made = build_engine_in(self._bundle, self._graphs, precision, calibration, quiet=self._quiet)
+        made = build_engine_in(
+            self._bundle, self._graphs, precision, self._find_calibration(), quiet=self._quiet
+        )
         with temporary_folder() as folder:
             path = folder / ENGINE_FILE
             path.write_bytes(made.content)

@@ -18,7 +18,7 @@ def check_cell(target: str, precision: str, device: str = "CPU") -> None:
     Args:
         target: a name among `edgekd.bundle.TARGETS`.
         precision: a name among `edgekd.bundle.PRECISIONS`.
-        device: of OpenVINO, a name among DEVICES.
+        device: a name among DEVICES; of an ONNX build GPU is NVIDIA's, of OpenVINO's Intel's.
     """
     reason = _find_reason(target, precision, device)
     if reason is None:
@@ -34,9 +34,12 @@ def _find_reason(target: str, precision: str, device: str) -> tuple[str, str] | 
         return None
     if precision == "bf16":
         return "bf16 exists for OpenVINO only", "export with --target openvino, or in fp32 or int8"
-    if target == "onnx" and precision == "fp16":
+    if target == "onnx" and precision == "fp16" and device != "GPU":
         received = "ONNX Runtime computes half-precision graphs in fp32 on a processor"
-        return received, "export in fp32 or int8, or in fp16 with --target tensorrt"
+        return (
+            received,
+            "export in fp32 or int8, or in fp16 for an NVIDIA GPU: --device GPU, or --target tensorrt",
+        )
     return None
 
 

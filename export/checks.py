@@ -13,7 +13,9 @@ from edgekd.export.fixed_shapes import FixedShapes
 from edgekd.export.kernels import parse_architecture
 
 
-def check_device(device: str, targets: Sequence[str], shapes: FixedShapes | None) -> str:
+def check_device(
+    device: str, targets: Sequence[str], precisions: Sequence[str], shapes: FixedShapes | None
+) -> str:
     """Return the name of a device in capitals; UsageError where it cannot be meant."""
     name = device.upper()
     for target in targets:
@@ -22,12 +24,18 @@ def check_device(device: str, targets: Sequence[str], shapes: FixedShapes | None
         raise build_unknown_name_error("device", name, DEVICES)
     if name == "CPU":
         return name
-    others = [target for target in targets if target != "openvino"]
+    others = [
+        f"{target} in {precision}"
+        for target, precision in product(targets, precisions)
+        if target != "openvino" and (name, target, precision) != ("GPU", "onnx", "fp16")
+    ]
     if others:
         raise UsageError(
-            "a device is chosen for OpenVINO builds alone: the others have one of their own",
+            "a device is chosen for OpenVINO's builds and ONNX's in fp16 alone",
             received=f"--device {name} for {', '.join(others)}",
-            action="leave it out, or export these targets by themselves",
+            expected="none: TensorRT's builds are for the GPU, ONNX's in fp32 for processor and GPU, and in "
+            "int8 for the processor",
+            action="leave it out, or export these by themselves",
         )
     if name == "NPU" and (shapes is None or shapes.frame_size is None):
         raise UsageError(

@@ -34,7 +34,7 @@ def keep_build(
         bundle: the bundle.
         target: ``onnx`` or ``openvino``.
         precision: of the build.
-        device: what it is for; one that is not here is possible for ``openvino`` alone.
+        device: what it is for, here or not.
         files: name in the build → bytes, or the path of a file to copy.
         facts: of the build's record.
         shapes: what its graph shall take alone; None leaves it free.
@@ -43,7 +43,7 @@ def keep_build(
         MachineError, SegmenterFault: it cannot run here as asked, or fails.
         GateFailure: its masks are others.
     """
-    # Hints make fp16 and bf16; the graph is that of float32.
+    # Hints make OpenVINO's fp16 and bf16, of a graph in float32; ONNX's fp16 a processor computes in float32.
     stand_in = precision if device == "CPU" or precision == "int8" else "fp32"
     with _draft(bundle, target, stand_in, "CPU", files, facts) as draft:
         if device != "CPU":
@@ -88,8 +88,8 @@ def _draft(
         bundle,
         target=target,
         precision_asked=precision,
-        # Of what was never run on its device, and of an NPU, nothing is read back.
-        precision_effective=precision if device == "CPU" else NOT_SHOWN,
+        # Of a hint that was never taken by its device, and of an NPU, nothing is read back.
+        precision_effective=precision if device == "CPU" or target == "onnx" else NOT_SHOWN,
         device=device,
         files=files,
         facts=facts,

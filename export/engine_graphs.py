@@ -6,18 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import onnx
 from onnx import TensorProto
 
-from edgekd.bundle import Build, Bundle, read_golden
-from edgekd.errors import GateFailure, IntegrityError
+from edgekd.bundle import Build, Bundle
+from edgekd.errors import IntegrityError
 from edgekd.export.calibration import Calibration
 from edgekd.export.graphs import build_engine_graph, pack_graph
-from edgekd.export.half import convert_to_half
+from edgekd.export.half import build_half
 from edgekd.export.int8 import build_int8
-from edgekd.export.judgement import judge_logits
-from edgekd.export.running import run_graph
 from edgekd.export.source_graphs import CORE_FILE
 
 
@@ -42,13 +39,12 @@ def build_engine_in(
     """
     core = onnx.load(graphs.resolve_file(CORE_FILE))
     if precision == "fp16":
-        changed, facts, notices = _build_half(bundle, core, calibration)
+        graph = build_half(bundle, core, calibration, half_image=True)
     else:
         assert calibration is not None  # asked for before anything is built
-        int8 = build_int8(core, calibration, "tensorrt", quiet=quiet)
-        changed, facts, notices = int8.core, int8.facts, int8.notices
-    check_signed(changed)
-    return EngineGraph(pack_graph(build_engine_graph(changed), bundle), facts, notices)
+        graph = build_int8(core, calibration, "tensorrt", quiet=quiet)
+    check_signed(graph.core)
+    return EngineGraph(pack_graph(build_engine_graph(graph.core), bundle), graph.facts, graph.notices)
 
 
 def check_signed(graph: onnx.ModelProto) -> None:
@@ -71,36 +67,3 @@ def check_signed(graph: onnx.ModelProto) -> None:
             received=", ".join(unsigned[:4]),
             expected="INT8 with zero point 0",
         )
-
-
-def _build_half(
-    bundle: Bundle, core: onnx.ModelProto, calibration: Calibration | None
-) -> tuple[onnx.ModelProto, dict[str, Any], list[str]]:
-    golden = read_golden(bundle)
-    tensors, truths = golden.tensors, golden.truths
-    scanned, source = tensors, f"{len(tensors)} golden frames"
-    if calibration is not None:
-        tensors, truths = calibration.val_tensors, calibration.val_truths
-        scanned = np.concatenate([golden.tensors, calibration.tensors, tensors])
-        source = f"{len(scanned)} frames"
-    half = convert_to_half(core, scanned)
-    reference, found = (run_graph(graph, tensors)[0] for graph in (core, half.simulation))
-    judgement = judge_logits("fp16", reference, found, truths)
-    if not judgement.passed:
-        raise GateFailure(
-            "the student misses its limits in half precision",
-            received=judgement.format(),
-            expected=judgement.describe_limits(),
-            action="export with --precision fp32",
-        )
-    facts = {
-        "calibration": None if calibration is None else calibration.describe(),
-        "validation": judgement.describe(),
-        "float_layers": list(half.float_nodes),
-    }
-    notices = [f"fp16: {judgement.format()}, simulated; scanned for overflow on {source}"]
-    if calibration is not None:
-        notices[0] += calibration.remark
-    if half.float_nodes:
-        notices.append(f"fp16: kept in float32, beyond the range of half: {', '.join(half.float_nodes)}")
-    return half.core, facts, notices

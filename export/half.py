@@ -14,9 +14,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
+from edgekd.bundle import Bundle, read_golden
 from edgekd.errors import GateFailure
+from edgekd.export.calibration import Calibration
 from edgekd.export.half_writer import HalfWriter, list_float_tensors
-from edgekd.export.running import run_batches
+from edgekd.export.judgement import JudgedGraph, judge_logits
+from edgekd.export.running import run_batches, run_graph
 
 # A factor of two below the largest half, for frames that nobody has seen yet.
 LARGEST_SAFE = 65504.0 / 2
@@ -27,7 +30,8 @@ class HalfGraph:
     """A core graph in half precision.
 
     Attributes:
-        core: ``image`` float16 → ``logits`` float16, or float32 where the last node stays so.
+        core: ``image`` float16, or float32 as asked → ``logits`` float16, or float32 where the last node
+            stays so.
         simulation: the same numbers with float32 in and out, for engines that compute no half.
         float_nodes: names of the nodes that stay float32, in the graph's order.
     """
@@ -37,12 +41,60 @@ class HalfGraph:
     float_nodes: tuple[str, ...]
 
 
-def convert_to_half(core: onnx.ModelProto, tensors: NDArray[np.float32]) -> HalfGraph:
+def build_half(
+    bundle: Bundle, core: onnx.ModelProto, calibration: Calibration | None, *, half_image: bool
+) -> JudgedGraph:
+    """Return a core graph in half precision that meets its limits, simulated on a processor.
+
+    Args:
+        bundle: the bundle, whose golden frames are scanned.
+        core: the float32 graph ``image`` → ``logits``.
+        calibration: more frames to scan, and those to judge by; None leaves it to the golden frames, which
+            is said.
+        half_image: let the graph take its image in float16 too.
+
+    Raises:
+        GateFailure: it misses its limits, or gives no numbers.
+    """
+    golden = read_golden(bundle)
+    tensors, truths = golden.tensors, golden.truths
+    scanned, source = tensors, f"{len(tensors)} golden frames"
+    if calibration is not None:
+        tensors, truths = calibration.val_tensors, calibration.val_truths
+        scanned = np.concatenate([golden.tensors, calibration.tensors, tensors])
+        source = f"{len(scanned)} frames"
+    half = convert_to_half(core, scanned, half_image=half_image)
+    reference, found = (run_graph(graph, tensors)[0] for graph in (core, half.simulation))
+    judgement = judge_logits("fp16", reference, found, truths)
+    if not judgement.passed:
+        raise GateFailure(
+            "the student misses its limits in half precision",
+            received=judgement.format(),
+            expected=judgement.describe_limits(),
+            action="export with --precision fp32",
+        )
+    facts = {
+        "calibration": None if calibration is None else calibration.describe(),
+        "validation": judgement.describe(),
+        "float_layers": list(half.float_nodes),
+    }
+    notices = [f"fp16: {judgement.format()}, simulated; scanned for overflow on {source}"]
+    if calibration is not None:
+        notices[0] += calibration.remark
+    if half.float_nodes:
+        notices.append(f"fp16: kept in float32, beyond the range of half: {', '.join(half.float_nodes)}")
+    return JudgedGraph(half.core, facts, notices)
+
+
+def convert_to_half(
+    core: onnx.ModelProto, tensors: NDArray[np.float32], *, half_image: bool = True
+) -> HalfGraph:
     """Return a core graph in half precision, as far as ``tensors`` allow.
 
     Args:
         core: the float32 graph ``image`` → ``logits``.
         tensors: (N, C, h, w) float32, frames to be run.
+        half_image: let the graph take its image in float16 too.
 
     Raises:
         GateFailure: the image itself leaves the range of half, or logits are no numbers on whatever path.
@@ -68,7 +120,7 @@ def convert_to_half(core: onnx.ModelProto, tensors: NDArray[np.float32]) -> Half
             )
         kept = kept | found
     names = tuple(node.name for node in core.graph.node if node.name in kept)
-    return HalfGraph(HalfWriter(core, kept).convert(), simulation, names)
+    return HalfGraph(HalfWriter(core, kept).convert(half_image=half_image), simulation, names)
 
 
 def _find_large(core: onnx.ModelProto, tensors: NDArray[np.float32]) -> frozenset[str]:

@@ -36,13 +36,18 @@ class HalfWriter:
         self._half: set[str] = set()  # computed tensors that are float16
         self._casts: dict[tuple[str, int], str] = {}
 
-    def convert(self) -> onnx.ModelProto:
-        """Return the graph with float16 in, between and, unless the last node is kept float32, out."""
-        self._half.add("image")
+    def convert(self, *, half_image: bool) -> onnx.ModelProto:
+        """Return the graph with float16 between and, unless the last node is kept float32, out.
+
+        Args:
+            half_image: the image comes in float16 too, not in float32.
+        """
+        if half_image:
+            self._half.add("image")
         for node in self._core.graph.node:
             self._convert_node(node)
         half, full = TensorProto.FLOAT16, TensorProto.FLOAT
-        return self._finish(half, half if "logits" in self._half else full)
+        return self._finish(half if half_image else full, half if "logits" in self._half else full)
 
     def simulate(self) -> onnx.ModelProto:
         """Return the graph in float32 in which every float16 tensor of `convert` is rounded to float16."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgekd.errors import GateFailure
 from edgekd.export.calibration import Calibration
-from edgekd.export.judgement import Judgement, judge_logits
+from edgekd.export.judgement import JudgedGraph, Judgement, judge_logits
 from edgekd.export.layers import Product, list_products
 from edgekd.export.quantize import Form, clip_share, list_float_layers, quantize_core, rank_layers
 from edgekd.export.running import run_graph
@@ -24,29 +23,15 @@ NUM_RANKING = 16
 SUSPICIOUS_CLIPPING = 0.01
 
 
-@dataclass(frozen=True)
-class Int8Graph:
-    """A quantised core that passed.
-
-    Attributes:
-        core: ``image`` → ``logits``, both float32, Q/DQ between.
-        facts: ``calibration``, ``validation`` (its figures), ``float_layers``, and ``fallback``: one record
-            for each layer that was given back to float32, with what that brought.
-        notices: sentences for the user.
-    """
-
-    core: onnx.ModelProto
-    facts: dict[str, Any]
-    notices: list[str]
-
-
 def build_int8(
     core: onnx.ModelProto, calibration: Calibration, form: Form, *, quiet: bool = False
-) -> Int8Graph:
+) -> JudgedGraph:
     """Quantise a core; where its limits are missed, give layers back to float32, the most sensitive first.
 
     Sensitivity is the error of the logits when a layer alone is int8. At most 5 % of the
     multiply-accumulates go back, else the graph would not be int8.
+
+    The graph takes and gives float32, with Q/DQ between.
 
     Args:
         core: the float32 graph ``image`` → ``logits``.
@@ -82,7 +67,7 @@ def build_int8(
     notices = [f"int8: {judgement.format()}{calibration.remark}"]
     if kept:
         notices.append(f"int8: given back to float32 to meet the limits: {', '.join(kept)}")
-    return Int8Graph(graph, facts, notices)
+    return JudgedGraph(graph, facts, notices)
 
 
 class _Trial:

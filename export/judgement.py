@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,27 @@ from numpy.typing import NDArray
 from edgekd.bundle import MIN_AGREEMENT
 from edgekd.metrics import count_confusions, score_cases
 
+if TYPE_CHECKING:  # a device judges by OpenVINO without it
+    import onnx
+
 LARGEST_DICE_LOSS: Mapping[str, float] = {"fp16": 0.001, "bf16": 0.001, "int8": 0.005}
 """Dice (0 to 1) that a precision may lose on the validation split before a build is refused."""
+
+
+@dataclass(frozen=True)
+class JudgedGraph:
+    """A core graph in a precision below float32 that passed.
+
+    Attributes:
+        core: ``image`` → ``logits``.
+        facts: ``calibration``, ``validation`` (its figures), ``float_layers`` (those that stay float32); of
+            int8 also ``fallback``: one record for each layer that was given back, with what that brought.
+        notices: sentences for the user.
+    """
+
+    core: onnx.ModelProto
+    facts: dict[str, Any]
+    notices: list[str]
 
 
 @dataclass(frozen=True)

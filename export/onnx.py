@@ -21,6 +21,7 @@ from edgekd.export.graphs import (
     build_preprocess_graph,
     pack_graph,
 )
+from edgekd.export.half import build_half
 from edgekd.export.int8 import build_int8
 from edgekd.export.layers import list_products, read_onnxruntime_layers
 from edgekd.export.running import import_onnxruntime, make_runner, run_graph
@@ -31,7 +32,7 @@ from edgekd.export.source_graphs import (
     PREPROCESS_FILE,
 )
 from edgekd.runtime.onnx import list_providers
-from edgekd.runtime.precision import summarise_precision
+from edgekd.runtime.precision import Layer, summarise_precision
 
 
 def build_onnx(
@@ -112,6 +113,46 @@ def build_onnx_int8(
     return _write(bundle, built, "int8", facts, shapes)
 
 
+def build_onnx_half(
+    bundle: Bundle,
+    graphs: Build,
+    calibration: Calibration | None = None,
+    shapes: FixedShapes | None = None,
+) -> Build:
+    """Write the core in half for NVIDIA GPUs, check it and write ``builds/onnx-fp16-gpu``.
+
+    The preprocessing stays float32. Where ONNX Runtime has no CUDA the graph runs on the processor, which
+    computes it in float32, and the build is ``built, not run``.
+
+    Args:
+        bundle: the bundle.
+        graphs: its fp32 ONNX build.
+        calibration: frames to scan for overflow and to judge by; None leaves that to the golden frames.
+        shapes: what the deploy graph shall take alone; None leaves it free.
+
+    Raises:
+        GateFailure: half precision misses its limits.
+        MachineError: onnxruntime is missing, or less than 95 % of the products are left in half.
+    """
+    core = read_core(graphs)
+    half = build_half(bundle, core, calibration, half_image=False)
+    layers = [
+        Layer(product.name, "fp32" if product.name in half.facts["float_layers"] else "fp16", product.macs)
+        for product in list_products(core)
+    ]
+    effective, others = summarise_precision(layers)
+    if effective != "fp16":
+        raise MachineError(
+            "too much of the student must stay float32 for a build in fp16",
+            received=f"beyond the range of half: {', '.join(half.facts['float_layers'])}",
+            expected="at least 95 % of the multiply-accumulates in fp16",
+            action="export with --precision fp32",
+        )
+    facts: dict[str, Any] = {**half.facts, "layers_in_other_precision": others, "notices": half.notices}
+    built = {CORE_FILE: half.core, DEPLOY_FILE: build_deploy_graph(half.core, bundle.manifest.preprocess)}
+    return _write(bundle, built, "fp16", facts, shapes, device="GPU")
+
+
 def read_core(graphs: Build) -> onnx.ModelProto:
     """Return the core graph of an ONNX build; IntegrityError where its file is changed."""
     return onnx.load(graphs.resolve_file(CORE_FILE))
@@ -123,16 +164,24 @@ def _write(
     precision: str,
     facts: Mapping[str, Any],
     shapes: FixedShapes | None,
+    device: str = "CPU",
 ) -> Build:
-    common = {
+    common: dict[str, Any] = {
         "opset": OPSET,
         "ir_version": min(graphs[CORE_FILE].ir_version, IR_VERSION),
         "onnx": onnx.__version__,
         "onnxruntime": import_onnxruntime().__version__,
         "preprocess_sha256": bundle.manifest.preprocess.compute_hash(),
-        "providers": list_providers(precision),
     }
+    if device == "CPU":  # a GPU's is tried on the processor before
+        common["providers"] = list_providers(precision)
     files = {name: pack_graph(graph, bundle) for name, graph in graphs.items()}
     return keep_build(
-        bundle, target="onnx", precision=precision, files=files, facts={**common, **facts}, shapes=shapes
+        bundle,
+        target="onnx",
+        precision=precision,
+        device=device,
+        files=files,
+        facts={**common, **facts},
+        shapes=shapes,
     )

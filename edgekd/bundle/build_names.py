@@ -58,16 +58,24 @@ def format_export(
         bundle: its path.
         target: of the build.
         precision: None names none.
-        device: what the build is for; named where OpenVINO would else build for the processor.
+        device: what the build is for; named where the processor's would else be made. Of ONNX builds only
+            that in fp16 has one of its own, the GPU.
         frame_size: (H, W) that an NPU's build takes; None leaves a place for it. Not named for other devices.
     """
     words = ["edgekd", "export", str(bundle), "--target", target]
     words += [] if precision is None else ["--precision", precision]
-    family = "" if device is None or target != "openvino" else device.partition(".")[0].upper()
+    family = _find_family(target, precision, device)
     words += ["--device", family] if family in ("GPU", "NPU") else []
     if family == "NPU":
         words += ["--frame-size", "HEIGHTxWIDTH" if frame_size is None else "{}x{}".format(*frame_size)]
     return shlex.join(words)
+
+
+def _find_family(target: str, precision: str | None, device: str | None) -> str:
+    """Return the kind of device that an export has to name, or an empty text."""
+    if target == "onnx":
+        return "GPU" if precision == "fp16" else ""
+    return device.partition(".")[0].upper() if target == "openvino" and device is not None else ""
 
 
 def check_target(target: str) -> None:

@@ -100,18 +100,25 @@ def check_provider(build: Build, provider: str, usual: Sequence[str]) -> None:
     """
     meant: Sequence[str] = build.record.facts.get("providers", usual)
     if provider not in meant:
-        is_int8 = build.record.precision_asked == "int8"
-        # The same build anew would be meant for the same providers.
-        tensorrt = format_export(build.path.parent.parent, "tensorrt", "int8")
-        reason = ", which has no int8 convolutions and would compute them in float" if is_int8 else ""
+        reason, rebuild = _explain_provider(build)
         raise MachineError(
             f"the build {build.name} is not meant for {provider}",
             received=f"{provider}{reason}",
             expected=" or ".join(meant),
-            action=f"take another --device, or build for the GPU: {tensorrt}"
-            if is_int8
-            else f"take another --device, for a GPU a TensorRT build, or {format_rebuild(build)}",
+            action=f"take another --device, {rebuild}",
         )
+
+
+def _explain_provider(build: Build) -> tuple[str, str]:
+    """Return why the other provider would not compute in a build's precision, and what does there."""
+    bundle, precision = build.path.parent.parent, build.record.precision_asked
+    if precision == "int8":
+        reason = ", which has no int8 convolutions and would compute them in float"
+        return reason, f"or build for the GPU: {format_export(bundle, 'tensorrt', 'int8')}"
+    if precision == "fp16":
+        reason = ", which has no half precision and would compute in float32"
+        return reason, f"such as GPU, or build for the processor: {format_export(bundle, 'onnx', 'fp32')}"
+    return "", f"for a GPU a TensorRT build, or {format_rebuild(build)}"
 
 
 def check_onnx_format(build: Build, library: str, reads: Callable[[int, int], str | None]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy.typing as npt
 
 from edgekd.bundle import Build
 from edgekd.errors import MachineError
+from edgekd.preprocess.device import find_device
 from edgekd.runtime.base import LoadRequest, Masks, Stage
 from edgekd.runtime.deploy import DeployStages
 from edgekd.runtime.facts import (
@@ -32,9 +35,11 @@ _PROVIDER_OPTIONS: Mapping[str, dict[str, str]] = {"CUDAExecutionProvider": {"us
 def list_providers(precision: str) -> list[str]:
     """Return the execution providers that a build is meant for.
 
-    CUDA's has no int8 convolutions and would compute them in float.
+    CUDA's has no int8 convolutions and would compute them in float; the processor's has none in half and
+    would compute them in float32.
     """
-    return [_PROVIDERS["CPU"]] if precision == "int8" else list(_PROVIDERS.values())
+    device = {"int8": "CPU", "fp16": "GPU"}.get(precision)
+    return list(_PROVIDERS.values()) if device is None else [_PROVIDERS[device]]
 
 
 class OnnxEngine:
@@ -47,7 +52,7 @@ class OnnxEngine:
         """Start a session on device ``CPU``, or ``GPU``, which is CUDA.
 
         Raises:
-            MachineError: the build is missing, or the device's provider is not there or does not start.
+            MachineError: the build is missing, or the device or its provider is not there or does not start.
         """
         onnxruntime = _import_onnxruntime()
         # The graph is the same for every device.
@@ -55,6 +60,7 @@ class OnnxEngine:
         self._provider = _choose_provider(request.device, build)
         check_build_record(build, request.bundle)
         check_provider(build, self._provider, list_providers(request.precision))
+        _check_gpu(request.device)
         check_onnx_format(build, f"ONNX Runtime {onnxruntime.__version__}", _find_unread)
         self._session: Any = self._start(build, request)
         used = self._session.get_providers()
@@ -65,6 +71,8 @@ class OnnxEngine:
                 action="see the log of ONNX Runtime for the library that is missing, or build for another "
                 f"engine, as in: {format_other_engine(build)}",
             )
+        if self._provider != _PROVIDERS["CPU"]:
+            _silence_searches()
         placement = self._check_placement(build)
         self._binding: Any = self._session.io_binding()
         self._bound: Masks | None = None
@@ -88,6 +96,7 @@ class OnnxEngine:
         try:
             provider = _choose_provider(device, build)
             check_provider(build, provider, list_providers(build.record.precision_asked))
+            _check_gpu(device)
             check_onnx_format(build, f"ONNX Runtime {_import_onnxruntime().__version__}", _find_unread)
         except MachineError as error:
             return str(error)
@@ -134,6 +143,7 @@ class OnnxEngine:
         options = _build_options(request.threads)
         if self._provider != _PROVIDERS["CPU"]:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+            _load_cuda_libraries()
         try:
             return _import_onnxruntime().InferenceSession(
                 build.resolve_file("deploy.onnx").read_bytes(),
@@ -198,8 +208,13 @@ def _list_errors() -> tuple[type[Exception], ...]:
 
 def _describe_options(provider: str, device: str) -> dict[str, str]:
     """Return the provider's options, with the number of a GPU that is named by it."""
-    _, _, number = device.partition(".")
+    number = _read_number(device)
     return {**_PROVIDER_OPTIONS.get(provider, {}), **({"device_id": number} if number else {})}
+
+
+def _read_number(device: str) -> str:
+    """Return the number in the name of one of several devices, or an empty text."""
+    return device.partition(".")[2]
 
 
 def _choose_provider(device: str, build: Build) -> str:
@@ -217,10 +232,34 @@ def _choose_provider(device: str, build: Build) -> str:
         raise MachineError(
             f"ONNX Runtime has no {provider} here",
             received=", ".join(available),
-            action="pip install onnxruntime-gpu in place of onnxruntime, use --device CPU, or build for "
-            f"another engine, as in: {format_other_engine(build)}",
+            action="pip install onnxruntime-gpu in place of onnxruntime, "
+            + ("" if build.record.precision_asked == "fp16" else "use --device CPU, ")
+            + f"or build for another engine, as in: {format_other_engine(build)}",
         )
     return provider
+
+
+def _check_gpu(device: str) -> None:
+    """Raise MachineError where a GPU is asked for and is not there: the library offers CUDA all the same."""
+    if device.startswith("GPU"):
+        find_device(int(_read_number(device) or 0))
+
+
+def _silence_searches() -> None:
+    """Keep cuDNN's search for kernels off stderr, where each that does not fit would be told as an error.
+
+    The logger is the process's and there is no other; what goes wrong is raised all the same.
+    """
+    _import_onnxruntime().set_default_logger_severity(4)
+
+
+def _load_cuda_libraries() -> None:
+    """Load CUDA's libraries from where pip put them, as the library does not by itself."""
+    preload = getattr(_import_onnxruntime(), "preload_dlls", None)
+    if preload is not None:
+        # What it misses it prints; the session then says what it cannot do without.
+        with contextlib.redirect_stdout(sys.stderr):
+            preload()
 
 
 def _import_onnxruntime() -> Any:

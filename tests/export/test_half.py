@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import numpy as np
 import pytest
@@ -25,17 +24,6 @@ def tensors() -> np.ndarray:
     return preprocess_frames(deep_student.draw_frames(4), deep_student.SPEC)
 
 
-def move_out_of_range(core: Any, factor: float) -> Any:
-    """Multiply a layer's result and divide the next layer's weights: the same function in float32."""
-    changed = copy.deepcopy(core)
-    for tensor in changed.graph.initializer:
-        scale = {"weight_1": factor, "bias_1": factor, "weight_2": 1 / factor}.get(tensor.name)
-        if scale is not None:
-            values = numpy_helper.to_array(tensor) * np.float32(scale)
-            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    return changed
-
-
 def test_everything_becomes_half_where_nothing_is_large(tensors: np.ndarray) -> None:
     core = deep_student.build_core()
     half = convert_to_half(core, tensors)
@@ -54,7 +42,7 @@ def test_everything_becomes_half_where_nothing_is_large(tensors: np.ndarray) -> 
 def test_one_frame_of_many_that_overflows_is_enough(
     tensors: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    core = move_out_of_range(deep_student.build_core(), 5e3)
+    core = deep_student.move_out_of_range(deep_student.build_core(), 5e3)
     monkeypatch.setattr("edgekd.export.running.BATCH", 1)
     assert convert_to_half(core, tensors).float_nodes == ()
     bright = np.concatenate([tensors[:2], 50 * tensors[2:3], tensors[3:]])
@@ -71,7 +59,7 @@ def test_the_simulation_computes_what_half_computes(tensors: np.ndarray) -> None
 
 
 def test_a_planted_overflow_is_repaired(tensors: np.ndarray) -> None:
-    core = move_out_of_range(deep_student.build_core(), 3e5)
+    core = deep_student.move_out_of_range(deep_student.build_core(), 3e5)
     half = convert_to_half(core, tensors)
     assert half.float_nodes == ("conv_1", "relu_1", "conv_2")
     # Between two layers in float32 nothing passes through half.
@@ -98,7 +86,7 @@ def test_logits_beyond_half_stay_float32(tensors: np.ndarray) -> None:
 
 
 def test_an_overflow_that_no_frame_showed_is_infinite_in_the_simulation(tensors: np.ndarray) -> None:
-    core = move_out_of_range(deep_student.build_core(), 3e4)
+    core = deep_student.move_out_of_range(deep_student.build_core(), 3e4)
     blind = convert_to_half(core, np.full_like(tensors[:1], -1.9))
     assert "relu_1" not in blind.float_nodes
     assert not np.isfinite(run_graph(blind.simulation, tensors)[0]).all()

@@ -217,7 +217,7 @@ def test_frames_of_another_size_go_to_the_processors_build(bundle_copy: Bundle, 
     ("targets", "precision", "device", "shapes", "error", "match"),
     [
         (["openvino"], "fp16", "TPU", None, UsageError, "CPU, GPU, NPU"),
-        (["onnx", "openvino"], "fp32", "GPU", None, UsageError, "OpenVINO builds alone.*for onnx"),
+        (["onnx", "openvino"], "fp32", "GPU", None, UsageError, r"OpenVINO's builds.*for onnx in fp32"),
         (["openvno"], "fp16", "GPU", None, UsageError, "openvino"),
         (["openvino"], "int8", "GPU", None, UsageError, "--precision int8 --device GPU --calib DATA"),
         (["openvino"], "fp16", "NPU", None, UsageError, "one size only.*--frame-size"),

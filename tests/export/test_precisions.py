@@ -17,6 +17,7 @@ pytest.importorskip("onnxruntime", reason="onnxruntime quantises the graphs")
 
 import deep_student
 import onnx
+from fake_onnx_cuda import offer_cuda
 
 from edgekd.bundle import Bundle, find_build, list_builds, read_golden
 from edgekd.data import assign_splits, find_cases, hash_cases
@@ -111,10 +112,7 @@ def test_an_int8_build_of_fixed_shapes_is_fixed_anew_and_freed_without_the_data(
 def test_int8_is_refused_on_a_gpu_by_onnx_runtime(
     int8_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import onnxruntime
-
-    names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    offer_cuda(monkeypatch)
     with pytest.raises(MachineError, match="no int8 convolutions"):
         load(int8_bundle, "onnx", "int8", "GPU")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
+from fake_onnx_cuda import CudaSession, offer_cuda, start_cuda
 
 from edgekd.benchmarks.selection import choose_builds
 from edgekd.bundle import Bundle, GoldenFrames, find_build, list_builds, read_golden
@@ -17,7 +17,6 @@ from edgekd.errors import IntegrityError, MachineError, UsageError
 from edgekd.preprocess import convert_to_gray
 from edgekd.runtime import ENGINES, find_obstacle, list_runnable, load
 
-_START: Any = None
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 
 
@@ -152,8 +151,7 @@ def test_a_provider_that_falls_back_is_refused(
 ) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     # So ONNX Runtime behaves where CUDA is compiled in and a library of it is missing.
-    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    offer_cuda(monkeypatch)
     start = onnxruntime.InferenceSession
     monkeypatch.setattr(
         onnxruntime,
@@ -181,8 +179,7 @@ def test_a_provider_that_fails_tells_why_and_is_not_replaced(
         started.update(choices)
         raise RuntimeError("CUDA failure 100: no CUDA-capable device is detected")
 
-    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    offer_cuda(monkeypatch)
     monkeypatch.setattr("edgekd.runtime.onnx._find_unread", lambda *_: None)
     monkeypatch.setattr(onnxruntime, "InferenceSession", fail)
     with pytest.raises(MachineError, match="no CUDA-capable device"):
@@ -198,59 +195,19 @@ def test_a_build_goes_to_the_device_that_is_asked_for_or_is_refused(
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(MachineError, match=r"onnx-fp32-cpu cannot run here: .*no CUDAExecutionProvider"):
         choose_builds(device_bundle, ["onnx"], device="GPU")
-    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    offer_cuda(monkeypatch)
     (choice,), skipped = choose_builds(device_bundle, ["onnx"], device="GPU")
     assert (choice.name, choice.device) == ("onnx-fp32-cpu on GPU", "GPU")
     assert {one.reason for one in skipped} <= {"not asked for"}
-
-
-class CudaSession:
-    """A session as CUDA's: nodes that work out shapes, and those in ``left``, are given to the processor."""
-
-    left: tuple[str, ...] = ()
-
-    started: ClassVar[dict[str, Any]] = {}
-
-    def __init__(self, graph: bytes, sess_options: Any, **choices: Any) -> None:
-        """Start it on the processor, which computes in CUDA's place."""
-        CudaSession.started = choices
-        self._session = _START(graph, sess_options, providers=["CPUExecutionProvider"])
-        self.io_binding, self.run = self._session.io_binding, self._session.run
-
-    def get_providers(self) -> list[str]:
-        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
-
-    def get_provider_graph_assignment_info(self) -> list[SimpleNamespace]:
-        parts = self._session.get_provider_graph_assignment_info()
-        nodes = [node for part in parts for node in part.get_nodes()]
-        assert any("Conv" in node.op_type for node in nodes)
-
-        def is_left(node: Any) -> bool:
-            return node.op_type in ("Shape", *self.left) or node.name.startswith("preprocess/matmul")
-
-        left = [node for node in nodes if is_left(node)]
-        others = [node for node in nodes if not is_left(node)]
-        return [
-            SimpleNamespace(ep_name="CPUExecutionProvider", get_nodes=lambda: left),
-            SimpleNamespace(ep_name="CUDAExecutionProvider", get_nodes=lambda: others),
-        ]
 
 
 @pytest.mark.parametrize("left", [(), ("Conv", "FusedConv")])
 def test_layers_that_a_gpu_leaves_to_the_processor(
     device_bundle: Bundle, golden: GoldenFrames, monkeypatch: pytest.MonkeyPatch, left: tuple[str, ...]
 ) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    if not hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info"):
-        pytest.skip("this ONNX Runtime does not tell where nodes run")
-    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
-    monkeypatch.setattr(sys.modules[__name__], "_START", onnxruntime.InferenceSession)
-    monkeypatch.setattr(onnxruntime, "InferenceSession", CudaSession)
+    pytest.importorskip("onnxruntime")
+    start_cuda(monkeypatch)
     monkeypatch.setattr(CudaSession, "left", left)
-    # The probe of the graph's format asks no CUDA.
-    monkeypatch.setattr("edgekd.runtime.onnx._find_unread", lambda *_: None)
     if left:
         with pytest.raises(MachineError, match=r"layers of onnx-fp32-cpu on the processor.*in all"):
             load(device_bundle, "onnx", device="GPU")
@@ -262,6 +219,23 @@ def test_layers_that_a_gpu_leaves_to_the_processor(
         assert (
             segmenter.engine.facts()["placement"] == "every convolution and product by CUDAExecutionProvider"
         )
+
+
+def test_what_cuda_prints_goes_to_stderr_and_its_searches_nowhere(
+    device_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    start_cuda(monkeypatch)
+    levels: list[int] = []
+    monkeypatch.setattr("onnxruntime.set_default_logger_severity", levels.append)
+    monkeypatch.setattr(
+        "onnxruntime.preload_dlls", lambda: sys.stdout.write("Failed to load libcufft\n"), raising=False
+    )
+    load(device_bundle, "onnx").close()
+    assert (levels, capsys.readouterr().err) == ([], "")
+    load(device_bundle, "onnx", device="GPU").close()
+    captured = capsys.readouterr()
+    assert (levels, captured.out, captured.err) == ([4], "", "Failed to load libcufft\n")
 
 
 def test_a_changed_graph_is_not_loaded(bundle_copy: Bundle, target: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import fake_tensorrt
 import pytest
 from fake_cuda import FakeDriver
+from fake_onnx_cuda import offer_cuda
 from PIL import Image
 from written_builds import write_build
 
@@ -112,9 +113,8 @@ def test_onnx_device_that_is_not_here(
 
 
 def test_int8_of_onnx_is_not_for_a_gpu(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    pytest.importorskip("onnxruntime")
+    offer_cuda(monkeypatch)
     # Nor is one whose record does not say so.
     build = add_build(bundle, "onnx", {}, "int8")
     error = check_refused(build, bundle, "not meant for CUDAExecutionProvider", monkeypatch, device="GPU")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
 import sys
@@ -24,7 +25,7 @@ from edgekd.preprocess.device import CudaDevice, find_device
 from edgekd.runtime import Segmenter, load
 from edgekd.runtime import tensorrt as engines
 from edgekd.runtime.tensorrt import TensorRtEngine, parse_device
-from edgekd.runtime.tensorrt_library import MessageLog, describe_platform
+from edgekd.runtime.tensorrt_library import PACKAGES, MessageLog, describe_platform
 from edgekd.runtime.tensorrt_plan import align_bytes
 from edgekd.specs import PreprocessSpec
 
@@ -422,6 +423,8 @@ def test_messages_of_the_real_library_are_collected() -> None:
 @pytest.mark.gpu
 def test_gpu_gives_the_students_masks(tmp_path: Path, graphed_student: Callable[..., Bundle]) -> None:
     pytest.importorskip("pycuda.driver", reason="pycuda or its driver is missing", exc_type=ImportError)
+    if not any(importlib.util.find_spec(name) for name in PACKAGES.values()):
+        pytest.skip("neither TensorRT nor TensorRT-RTX is installed")
     from edgekd.export import export_bundle
 
     bundle = graphed_student(tmp_path / "tiny.edgekd", SPEC)

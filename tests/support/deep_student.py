@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,16 @@ def write_deep_student(final: Path) -> Bundle:
     )
     build_onnx(bundle, core)
     return bundle
+
+
+def move_out_of_range(core: Any, factor: float) -> Any:
+    """Multiply a layer's result and divide the next layer's weights: the same function in float32."""
+    from onnx import numpy_helper
+
+    changed = copy.deepcopy(core)
+    for tensor in changed.graph.initializer:
+        scale = {"weight_1": factor, "bias_1": factor, "weight_2": 1 / factor}.get(tensor.name)
+        if scale is not None:
+            values = numpy_helper.to_array(tensor) * np.float32(scale)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    return changed
