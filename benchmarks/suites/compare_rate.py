@@ -58,8 +58,8 @@ def check_planted(bundle: Path, target: str, folder: Path) -> dict[str, Any]:
     write_result(after, "benchmark", content)
     for place, dice in ((before, 0.75), (after, 0.75 - DROP)):
         scores = {"acc": 0.98, "miou": 0.85, "dice": dice, "kappa": 0.84}
-        judged = {"candidate": target, "passed": True, "pixel_agreement": 1.0, "candidate_scores": scores}
-        judged["differences"] = {name: {"delta": 0.0} for name in scores}
+        judged = {"candidate": target, "kind": "data", "passed": True, "pixel_agreement": 1.0}
+        judged |= {"candidate_scores": scores, "differences": {name: {"delta": 0.0} for name in scores}}
         facts = {key: content[key] for key in ("manifest_sha256", "environment")}
         write_result(place, "parity", {**facts, "data": "one", "results": [judged]})
     comparison = compare_reports([before, after])
