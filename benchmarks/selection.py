@@ -222,7 +222,8 @@ class _Left:
 
     @property
     def is_for_elsewhere(self) -> bool:
-        return self.build.record.target == "openvino" and self.build.record.device != PROCESSOR
+        record = self.build.record
+        return record.target in ("onnx", "openvino") and record.device != PROCESSOR
 
     def skip(self) -> Skipped:
         never = self.is_obstacle and self.build.record.status == "built, not run"

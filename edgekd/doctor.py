@@ -168,7 +168,7 @@ def _describe_disk() -> Capability:
 
 
 def _describe_gpu() -> Capability:
-    name, serves = "NVIDIA GPU", "target tensorrt, CUDA preprocessing"
+    name, serves = "NVIDIA GPU", "targets tensorrt and onnx, CUDA preprocessing"
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:

@@ -85,8 +85,14 @@ def install_checked(bundle: Bundle, draft: Build) -> Build:
     return install_build(bundle, draft, status="run", effective=effective, facts=facts)
 
 
-def run_on_golden_frames(bundle: Bundle, draft: Build) -> dict[str, Any]:
-    """Run a draft on the golden frames and return what was seen; errors as `install_checked`."""
+def run_on_golden_frames(bundle: Bundle, draft: Build, precision: str | None = None) -> dict[str, Any]:
+    """Run a draft on the golden frames and return what was seen; errors as `install_checked`.
+
+    Args:
+        bundle: the bundle.
+        draft: the build.
+        precision: whose floor holds; None takes the one that was asked for.
+    """
     golden = read_judged_frames(bundle, draft)
     record = draft.record
     with load(bundle, record.target, record.precision_asked, record.device, build=draft) as segmenter:
@@ -99,7 +105,7 @@ def run_on_golden_frames(bundle: Bundle, draft: Build) -> dict[str, Any]:
         "golden_pixels_different": different,
         "golden_foreground_overlap": (overlap := measure_overlap(masks, golden.masks)),
     }
-    floor = MIN_AGREEMENT[record.precision_asked]
+    floor = MIN_AGREEMENT[precision or record.precision_asked]
     is_lost = overlap is not None and overlap < MIN_FOREGROUND_OVERLAP
     if agreement["golden_pixel_agreement"] < floor or is_lost:
         raise GateFailure(

@@ -162,6 +162,7 @@ class _Request:
         if target.startswith("tensorrt"):
             return self._build_tensorrt(target, precision)
         if target == "onnx" and precision == "fp16":
+            _check_onnx_is_here(self._bundle)
             from edgekd.export.onnx import build_onnx_half
 
             return build_onnx_half(self._bundle, self._graphs, self._find_calibration(), self._shapes)
@@ -202,11 +203,8 @@ class _Request:
             return existing
         if existing is None:
             _check_tracing_is_possible(self._bundle)
-        elif importlib.util.find_spec("onnx") is None:
-            raise MachineError(
-                f"the ONNX graphs of {self._bundle.path} cannot be made anew without the package onnx",
-                action="pip install onnx, or run it on the workstation, then copy the bundle",
-            )
+        else:
+            _check_onnx_is_here(self._bundle)
         from edgekd.export.onnx import build_onnx, read_core
 
         core = None if existing is None else read_core(existing)
@@ -298,4 +296,12 @@ def _check_tracing_is_possible(bundle: Bundle) -> None:
             f"the ONNX graphs of {bundle.path} must be traced, which needs {', '.join(missing)}",
             action=f"run `{format_export(Path(bundle.path.name), 'onnx')}` on the workstation, then copy it; "
             'or pip install "edgekd[train]" here',
+        )
+
+
+def _check_onnx_is_here(bundle: Bundle) -> None:
+    if importlib.util.find_spec("onnx") is None:
+        raise MachineError(
+            f"the ONNX graphs of {bundle.path} cannot be made anew without the package onnx",
+            action="pip install onnx, or run it on the workstation, then copy the bundle",
         )

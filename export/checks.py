@@ -20,6 +20,8 @@ def check_device(
     name = device.upper()
     for target in targets:
         check_target(target)
+    for precision in precisions:
+        check_precision(precision)
     if name not in DEVICES:
         raise build_unknown_name_error("device", name, DEVICES)
     if name == "CPU":
@@ -35,7 +37,7 @@ def check_device(
             received=f"--device {name} for {', '.join(others)}",
             expected="none: TensorRT's builds are for the GPU, ONNX's in fp32 for processor and GPU, and in "
             "int8 for the processor",
-            action="leave it out, or export these by themselves",
+            action="export these in a call of their own, without --device",
         )
     if name == "NPU" and (shapes is None or shapes.frame_size is None):
         raise UsageError(

@@ -23,6 +23,7 @@ from edgekd.export.running import run_batches, run_graph
 
 # A factor of two below the largest half, for frames that nobody has seen yet.
 LARGEST_SAFE = 65504.0 / 2
+FLOAT_ACTION = "export with --precision fp32, which takes no --device"
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def build_half(
             "the student misses its limits in half precision",
             received=judgement.format(),
             expected=judgement.describe_limits(),
-            action="export with --precision fp32",
+            action=FLOAT_ACTION,
         )
     facts = {
         "calibration": None if calibration is None else calibration.describe(),
@@ -99,16 +100,16 @@ def convert_to_half(
     Raises:
         GateFailure: the image itself leaves the range of half, or logits are no numbers on whatever path.
     """
-    if np.abs(tensors).max() > LARGEST_SAFE:
+    if half_image and np.abs(tensors).max() > LARGEST_SAFE:
         raise GateFailure(
             "the preprocessed image does not fit half precision",
             received=f"values up to {np.abs(tensors).max():.4g}",
             expected=f"at most {LARGEST_SAFE:.0f}",
-            action="export with --precision fp32, or train with a smaller scale",
+            action=f"{FLOAT_ACTION}, or train with a smaller scale",
         )
     kept = _find_large(core, tensors)
     while True:
-        simulation = HalfWriter(core, kept).simulate()
+        simulation = HalfWriter(core, kept, half_image=half_image).simulate()
         found = _find_no_numbers(simulation, core, tensors)
         if not found:
             break
@@ -116,11 +117,11 @@ def convert_to_half(
             raise GateFailure(
                 "the student gives no numbers in half precision",
                 received=f"infinite or undefined values at {', '.join(sorted(found))}",
-                action="export with --precision fp32",
+                action=FLOAT_ACTION,
             )
         kept = kept | found
     names = tuple(node.name for node in core.graph.node if node.name in kept)
-    return HalfGraph(HalfWriter(core, kept).convert(half_image=half_image), simulation, names)
+    return HalfGraph(HalfWriter(core, kept, half_image=half_image).convert(), simulation, names)
 
 
 def _find_large(core: onnx.ModelProto, tensors: NDArray[np.float32]) -> frozenset[str]:
@@ -128,7 +129,8 @@ def _find_large(core: onnx.ModelProto, tensors: NDArray[np.float32]) -> frozense
     kinds = list_float_tensors(core)
     computed = [name for node in core.graph.node for name in node.output if name in kinds]
     # No number at all in float32 is no matter of half precision; the comparison is false for it.
-    large = {
+    large = {"image"} if np.abs(tensors).max() > LARGEST_SAFE else set[str]()
+    large |= {
         name
         for batch in run_batches(core, tensors, computed)
         for name, values in zip(computed, batch, strict=True)

@@ -24,10 +24,16 @@ def list_float_tensors(core: onnx.ModelProto) -> frozenset[str]:
 
 
 class HalfWriter:
-    """Writes a core graph anew in which the nodes of ``kept`` stay float32."""
+    """Writes a core graph anew in which the nodes of ``kept`` stay float32.
 
-    def __init__(self, core: onnx.ModelProto, kept: Collection[str]) -> None:
-        self._core = core
+    Args:
+        core: the float32 graph.
+        kept: names of nodes.
+        half_image: the image comes in float16 too, not in float32.
+    """
+
+    def __init__(self, core: onnx.ModelProto, kept: Collection[str], *, half_image: bool) -> None:
+        self._core, self._half_image = core, half_image
         self._kinds = list_float_tensors(core)
         self._constants = {tensor.name: tensor for tensor in core.graph.initializer}
         self._kept = kept
@@ -36,26 +42,22 @@ class HalfWriter:
         self._half: set[str] = set()  # computed tensors that are float16
         self._casts: dict[tuple[str, int], str] = {}
 
-    def convert(self, *, half_image: bool) -> onnx.ModelProto:
-        """Return the graph with float16 between and, unless the last node is kept float32, out.
-
-        Args:
-            half_image: the image comes in float16 too, not in float32.
-        """
-        if half_image:
+    def convert(self) -> onnx.ModelProto:
+        """Return the graph with float16 between and, unless the last node is kept float32, out."""
+        if self._half_image:
             self._half.add("image")
         for node in self._core.graph.node:
             self._convert_node(node)
         half, full = TensorProto.FLOAT16, TensorProto.FLOAT
-        return self._finish(half if half_image else full, half if "logits" in self._half else full)
+        return self._finish(half if self._half_image else full, half if "logits" in self._half else full)
 
     def simulate(self) -> onnx.ModelProto:
         """Return the graph in float32 in which every float16 tensor of `convert` is rounded to float16."""
         image = self._round("image", "image/half")
-        renamed = {"image": image}
         for node in self._core.graph.node:
             copy = _copy_node(node)
             is_half = self._is_half(node)
+            renamed = {"image": image} if is_half or self._half_image else {}
             copy.input[:] = [renamed.get(name, name) for name in node.input]
             if is_half:
                 exempt = _FLOAT_INPUTS.get(node.op_type, ())

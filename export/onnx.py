@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 
 from edgekd.bundle import Build, Bundle, read_golden
-from edgekd.errors import MachineError
+from edgekd.errors import IntegrityError, MachineError
 from edgekd.export.agreement import check_core_logits, check_preprocessing
 from edgekd.export.calibration import Calibration
 from edgekd.export.drafts import keep_build
@@ -21,15 +21,18 @@ from edgekd.export.graphs import (
     build_preprocess_graph,
     pack_graph,
 )
-from edgekd.export.half import build_half
+from edgekd.export.half import FLOAT_ACTION, build_half
 from edgekd.export.int8 import build_int8
+from edgekd.export.judgement import JudgedGraph
 from edgekd.export.layers import list_products, read_onnxruntime_layers
 from edgekd.export.running import import_onnxruntime, make_runner, run_graph
 from edgekd.export.source_graphs import (
     CORE_FILE,
     DEPLOY_FILE,
     ENGINE_FILE,
+    GRAPH_FACTS,
     PREPROCESS_FILE,
+    find_graphs,
 )
 from edgekd.runtime.onnx import list_providers
 from edgekd.runtime.precision import Layer, summarise_precision
@@ -127,7 +130,8 @@ def build_onnx_half(
     Args:
         bundle: the bundle.
         graphs: its fp32 ONNX build.
-        calibration: frames to scan for overflow and to judge by; None leaves that to the golden frames.
+        calibration: frames to scan for overflow and to judge by; None takes the graph of the build that is
+            there, where that was made with some, and else leaves it to the golden frames.
         shapes: what the deploy graph shall take alone; None leaves it free.
 
     Raises:
@@ -135,7 +139,9 @@ def build_onnx_half(
         MachineError: onnxruntime is missing, or less than 95 % of the products are left in half.
     """
     core = read_core(graphs)
-    half = build_half(bundle, core, calibration, half_image=False)
+    half = None if calibration is not None else _find_calibrated_half(bundle)
+    if half is None:
+        half = build_half(bundle, core, calibration, half_image=False)
     layers = [
         Layer(product.name, "fp32" if product.name in half.facts["float_layers"] else "fp16", product.macs)
         for product in list_products(core)
@@ -146,11 +152,25 @@ def build_onnx_half(
             "too much of the student must stay float32 for a build in fp16",
             received=f"beyond the range of half: {', '.join(half.facts['float_layers'])}",
             expected="at least 95 % of the multiply-accumulates in fp16",
-            action="export with --precision fp32",
+            action=FLOAT_ACTION,
         )
     facts: dict[str, Any] = {**half.facts, "layers_in_other_precision": others, "notices": half.notices}
     built = {CORE_FILE: half.core, DEPLOY_FILE: build_deploy_graph(half.core, bundle.manifest.preprocess)}
     return _write(bundle, built, "fp16", facts, shapes, device="GPU")
+
+
+def _find_calibrated_half(bundle: Bundle) -> JudgedGraph | None:
+    """Return the graph of the build in half that is there, or None where it was made without calibration."""
+    try:
+        found = find_graphs(bundle, "fp16")
+        if found is None or found.record.facts["calibration"] is None:
+            return None
+        core = read_core(found)
+    except IntegrityError:  # a damaged one is made anew
+        return None
+    facts = found.record.facts
+    notices = [notice for notice in facts["notices"] if notice.startswith("fp16: ")]
+    return JudgedGraph(core, {key: facts[key] for key in GRAPH_FACTS if key in facts}, notices)
 
 
 def read_core(graphs: Build) -> onnx.ModelProto:

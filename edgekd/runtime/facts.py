@@ -55,13 +55,13 @@ def _list_engine_options(engine: Mapping[str, Any]) -> list[str]:
 
 
 def format_other_engine(build: Build) -> str:
-    """Return the command that makes a build of the same student for the other engine of processors."""
+    """Return the command that makes a build of the same student for the other engine of its device."""
+    bundle, precision = build.path.parent.parent, build.record.precision_asked
+    if (build.record.target, precision) == ("onnx", "fp16"):
+        return format_export(bundle, "tensorrt", precision)
     target = "onnx" if build.record.target == "openvino" else "openvino"
-    # ONNX Runtime computes neither in fp16 nor in bf16, and not every processor does in OpenVINO.
-    precision = build.record.precision_asked
-    return format_export(
-        build.path.parent.parent, target, precision if precision in ("fp32", "int8") else "fp32"
-    )
+    # On a processor ONNX Runtime computes neither in fp16 nor in bf16, and not every one does in OpenVINO.
+    return format_export(bundle, target, precision if precision in ("fp32", "int8") else "fp32")
 
 
 def check_build_record(build: Build, bundle: Bundle) -> None:

@@ -27,9 +27,12 @@ from edgekd.runtime.limits import FrameLimits
 from edgekd.runtime.onnx_probe import build_probe
 from edgekd.runtime.precision import PREPROCESS_PREFIX
 
+# Levels of the library's logger.
+_ERROR, _FATAL = 3, 4
 _PROVIDERS = {"CPU": "CPUExecutionProvider", "GPU": "CUDAExecutionProvider"}
-# TF32 would round the factors of every product to 10 bits of mantissa in what is called fp32.
-_PROVIDER_OPTIONS: Mapping[str, dict[str, str]] = {"CUDAExecutionProvider": {"use_tf32": "0"}}
+# TF32 would round the factors of every product to 10 bits of mantissa in what is called fp32. In fp16 they
+# have no more than 10, and without TF32 the library keeps cuDNN off tensor cores for half too.
+_CUDA_OPTIONS: Mapping[str, dict[str, str]] = {"fp32": {"use_tf32": "0"}, "fp16": {}}
 
 
 def list_providers(precision: str) -> list[str]:
@@ -55,7 +58,6 @@ class OnnxEngine:
             MachineError: the build is missing, or the device or its provider is not there or does not start.
         """
         onnxruntime = _import_onnxruntime()
-        # The graph is the same for every device.
         build = request.find_build()
         self._provider = _choose_provider(request.device, build)
         check_build_record(build, request.bundle)
@@ -72,7 +74,7 @@ class OnnxEngine:
                 f"engine, as in: {format_other_engine(build)}",
             )
         if self._provider != _PROVIDERS["CPU"]:
-            _silence_searches()
+            _set_log_level(_FATAL)
         placement = self._check_placement(build)
         self._binding: Any = self._session.io_binding()
         self._bound: Masks | None = None
@@ -135,7 +137,7 @@ class OnnxEngine:
                 f"ONNX Runtime would compute layers of {build.name} on the processor",
                 received=f"{', '.join(strays[:3])}{' …' if len(strays) > 3 else ''}, {len(strays)} in all",
                 expected=f"every convolution and product by {self._provider}",
-                action=f"use --device CPU, or build for another engine, as in: {format_other_engine(build)}",
+                action=_offer_others(build),
             )
         return f"every convolution and product by {self._provider}"
 
@@ -144,11 +146,12 @@ class OnnxEngine:
         if self._provider != _PROVIDERS["CPU"]:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
             _load_cuda_libraries()
+            _set_log_level(_ERROR)
         try:
             return _import_onnxruntime().InferenceSession(
                 build.resolve_file("deploy.onnx").read_bytes(),
                 sess_options=options,
-                providers=[(self._provider, _describe_options(self._provider, request.device))],
+                providers=[(self._provider, self._list_options(build, request.device))],
                 # Of its own accord the library would print to stdout and go on with the processor.
                 enable_fallback=0,
             )
@@ -158,6 +161,13 @@ class OnnxEngine:
                 received=str(error).strip().splitlines()[0],
                 action=format_rebuild(build),
             ) from error
+
+    def _list_options(self, build: Build, device: str) -> dict[str, str]:
+        """Return the provider's options, with the number of a GPU that is named by it."""
+        if self._provider == _PROVIDERS["CPU"]:
+            return {}
+        number = _read_number(device)
+        return {**_CUDA_OPTIONS[build.record.precision_asked], **({"device_id": number} if number else {})}
 
     def _run_bound(self, pixels: npt.NDArray[Any], masks: Masks) -> None:
         """Run on the processor: the library writes into ``masks``, which stay bound to its output."""
@@ -206,12 +216,6 @@ def _list_errors() -> tuple[type[Exception], ...]:
     return tuple(getattr(state, name) for name in names)
 
 
-def _describe_options(provider: str, device: str) -> dict[str, str]:
-    """Return the provider's options, with the number of a GPU that is named by it."""
-    number = _read_number(device)
-    return {**_PROVIDER_OPTIONS.get(provider, {}), **({"device_id": number} if number else {})}
-
-
 def _read_number(device: str) -> str:
     """Return the number in the name of one of several devices, or an empty text."""
     return device.partition(".")[2]
@@ -232,9 +236,7 @@ def _choose_provider(device: str, build: Build) -> str:
         raise MachineError(
             f"ONNX Runtime has no {provider} here",
             received=", ".join(available),
-            action="pip install onnxruntime-gpu in place of onnxruntime, "
-            + ("" if build.record.precision_asked == "fp16" else "use --device CPU, ")
-            + f"or build for another engine, as in: {format_other_engine(build)}",
+            action=f"pip install onnxruntime-gpu in place of onnxruntime, or {_offer_others(build)}",
         )
     return provider
 
@@ -245,12 +247,19 @@ def _check_gpu(device: str) -> None:
         find_device(int(_read_number(device) or 0))
 
 
-def _silence_searches() -> None:
-    """Keep cuDNN's search for kernels off stderr, where each that does not fit would be told as an error.
+def _set_log_level(level: int) -> None:
+    """Let the library log what is at least so severe.
 
-    The logger is the process's and there is no other; what goes wrong is raised all the same.
+    Errors while it loads tell which library of CUDA is missing. Later ones are kernels that cuDNN tries and
+    that do not fit; what goes wrong then is raised. The logger is the process's, there is no other.
     """
-    _import_onnxruntime().set_default_logger_severity(4)
+    _import_onnxruntime().set_default_logger_severity(level)
+
+
+def _offer_others(build: Build) -> str:
+    """Return what else may run a build's student, as part of a sentence."""
+    processor = "" if build.record.precision_asked == "fp16" else "use --device CPU, or "
+    return f"{processor}build for another engine, as in: {format_other_engine(build)}"
 
 
 def _load_cuda_libraries() -> None:

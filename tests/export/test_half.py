@@ -97,6 +97,18 @@ def test_an_image_that_half_cannot_hold_is_refused(tensors: np.ndarray) -> None:
         convert_to_half(deep_student.build_core(), tensors * 1e5)
 
 
+def test_a_float32_image_that_half_cannot_hold_is_read_in_float32(tensors: np.ndarray) -> None:
+    core, bright = deep_student.build_core(), tensors * 1e5
+    for tensor in core.graph.initializer:
+        if tensor.name == "weight_0":
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) / 1e5, tensor.name))
+    half = convert_to_half(core, bright, half_image=False)
+    assert half.float_nodes == ("conv_0",)
+    expected = run_graph(core, bright)[0]
+    for graph in (half.core, half.simulation):
+        np.testing.assert_allclose(run_graph(graph, bright)[0].astype(np.float32), expected, atol=0.02)
+
+
 def test_a_student_without_numbers_is_refused(tensors: np.ndarray) -> None:
     core = deep_student.build_core()
     for tensor in core.graph.initializer:
