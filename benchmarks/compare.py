@@ -47,12 +47,14 @@ class Comparison:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is worse."""
+        """Whether nothing that was judged is worse."""
         return not self.regressions
 
     @property
     def verdict(self) -> str:
         """The answer in a line."""
+        if not self.judged:
+            return f"side by side only: nothing could be judged against {self.reports[0]}"
         if self.passed:
             better = len(list(self._name_verdicts("better")))
             return f"nothing is worse than in {self.reports[0]}" + (f", {better} better" if better else "")
@@ -63,6 +65,7 @@ class Comparison:
         return {
             "reports": list(self.reports),
             "passed": self.passed,
+            "judged": self.judged,
             "verdict": self.verdict,
             "limits": dataclasses.asdict(self.limits),
             "rows": list(self.rows),
@@ -83,6 +86,11 @@ class Comparison:
     def list_tables(self) -> list[Table]:
         """Return the values, then the change-control table."""
         return [self.to_table(), build_changes_table(self.reports, self.changes)]
+
+    @property
+    def judged(self) -> int:
+        """How many values were judged."""
+        return sum(verdict != "not judged" for row in self.rows for verdict in row["verdicts"][1:])
 
     def _name_verdicts(self, wanted: Verdict) -> Iterator[str]:
         for row in self.rows:

@@ -45,13 +45,13 @@ def build_certificate_junit(check: Mapping[str, Any]) -> str:
     return _finish(root)
 
 
-def build_error_junit(error: EdgeKDError) -> str:
-    """Return a gate that could not be judged as JUnit XML: one case with an error."""
+def build_error_junit(message: str, kind: str, exit_code: int) -> str:
+    """Return a gate that could not be judged as JUnit XML: one case with an error of that kind."""
     root = ET.Element("testsuites", name="edgekd parity")
     suite = ET.SubElement(root, "testsuite", name="parity")
     case = ET.SubElement(suite, "testcase", classname="edgekd.parity", name="gate")
-    fault = ET.SubElement(case, "error", type=type(error).__name__, message=_clean(str(error)))
-    fault.text = f"exit code {error.exit_code}"
+    fault = ET.SubElement(case, "error", type=kind, message=_clean(message))
+    fault.text = f"exit code {exit_code}"
     return _finish(root)
 
 
@@ -69,7 +69,11 @@ def keep_junit(path: Path | None) -> Iterator[None]:
     try:
         yield
     except EdgeKDError as error:
-        write_text_atomic(path, build_error_junit(error))
+        write_text_atomic(path, build_error_junit(str(error), type(error).__name__, error.exit_code))
+        raise
+    except KeyboardInterrupt:
+        message = "interrupted before there was a verdict"
+        write_text_atomic(path, build_error_junit(message, "KeyboardInterrupt", 130))
         raise
 
 

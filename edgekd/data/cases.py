@@ -66,8 +66,10 @@ class Scan:
         dataset: the cases that could be formed.
         problems: what could not.
         ignored: files that are neither image nor mask by their suffix.
+        unknown_columns: of a table without a column group, those that are not read.
     """
 
     dataset: Dataset
     problems: tuple[Problem, ...]
     ignored: tuple[Path, ...]
+    unknown_columns: tuple[str, ...] = ()

@@ -98,6 +98,12 @@ def check_dataset(
 
 def _report_scan(scan: Scan) -> list[Finding]:
     findings = [Finding("fault", problem.kind, problem.case, problem.detail) for problem in scan.problems]
+    if scan.unknown_columns:
+        detail = (
+            f"there is no column group, and these are not used: {', '.join(scan.unknown_columns)}; where one "
+            "names the patient, or what else must not cross a split, call it group"
+        )
+        findings.append(Finding("warning", "unknown columns", None, detail))
     if scan.ignored:
         names = list_names(file.name for file in scan.ignored)
         findings.append(
@@ -164,7 +170,9 @@ def _find_splits(
         parts = assign_splits(dataset, fractions=fractions, salt=salt)
     except InputError as error:
         names = {case.name: case.split for case in dataset.cases if case.split is not None}
-        fault = crossing or [Finding("fault", "splits", None, str(error))]
+        # A name that is none shows as a group in two splits too; where known ones cross, that says it all.
+        is_named = all(case.split in SPLITS for case in dataset.cases if case.split is not None)
+        fault = crossing if crossing and is_named else [Finding("fault", "splits", None, str(error))]
         if names:
             return names, fault
         # Only an empty split is left as the reason: the table shows how the cases fall all the same.

@@ -106,7 +106,21 @@ def read_frame(path: Path, spec: PreprocessSpec) -> NDArray[Any]:
         raise InputError(
             f"{path}: {error.what}", received=error.received, expected=error.expected, action=error.action
         ) from error
+    _check_range(path, frame, spec)
     return frame
+
+
+def _check_range(path: Path, frame: NDArray[Any], spec: PreprocessSpec) -> None:
+    """Raise InputError where a frame is brighter than the bits that its dtype is said to hold."""
+    brightest = int(crop_frame(frame, spec).max())
+    if brightest > spec.white:
+        raise InputError(
+            f"{path} has pixels brighter than the configuration promises",
+            received=f"values up to {brightest}",
+            expected=f"at most {spec.white} (bits_stored)",
+            action="train with the bits_stored that the device stores, which `edgekd data check` tells; or "
+            "store these frames as those that the network learned from",
+        )
 
 
 def read_case(case: Case, spec: PreprocessSpec, classes: ClassSpec) -> tuple[NDArray[Any], NDArray[np.uint8]]:

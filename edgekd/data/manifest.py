@@ -31,7 +31,9 @@ def scan_manifest(path: Path) -> Scan:
             cases.append(outcome)
         else:
             problems.append(outcome)
-    return Scan(Dataset(path.parent, "csv", tuple(cases)), tuple(problems), ())
+    known = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
+    unknown = () if "group" in rows[0] else tuple(name for name in rows[0] if name and name not in known)
+    return Scan(Dataset(path.parent, "csv", tuple(cases)), tuple(problems), (), unknown)
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:

@@ -78,8 +78,10 @@ def check_same_choices(out: Path, kind: type[FitConfig], choices: Mapping[str, A
 
 
 def check_same_data(out: Path, sha256: Mapping[str, str]) -> None:
-    """Raise InputError, naming the split, where the data differs from the run's."""
-    for split, before, now in find_changes(read_choices(out)["data_sha256"], dict(sha256)):
+    """Raise InputError, naming the split, where one of ``sha256`` differs from the run's."""
+    known = read_choices(out)["data_sha256"]
+    began = {split: known[split] for split in sha256 if split in known}
+    for split, before, now in find_changes(began, dict(sha256)):
         raise InputError(
             f"the {split} split changed since the run {out} began",
             received=f"sha256 {now[:12]}…",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edgekd.config import DistillConfig, FitConfig
 from edgekd.console import print_notice
 from edgekd.data import (
+    Case,
     LoadedCases,
     LoadedFrames,
     assign_splits,
@@ -57,11 +58,9 @@ def load_inputs(data: Path, config: FitConfig, *, quiet: bool = False) -> Inputs
         UsageError: a frame without a mask is an image of the validation or test split, or all golden ones
             would be images that the student learns from.
     """
-    found = assign_splits(find_cases(data), fractions=config.split.fractions, salt=config.split.salt)
-    # By name, not by their row in a table: the same data trains the same network.
-    parts = {name: sorted(cases, key=lambda case: case.name) for name, cases in found.items()}
+    parts = divide_cases(data, config)
     spec = config.build_preprocess()
-    unlabelled, sha256 = None, {name: hash_cases(cases) for name, cases in parts.items()}
+    unlabelled, sha256 = None, hash_splits(parts)
     folder = config.unlabeled if isinstance(config, DistillConfig) else None
     if folder is not None:
         # By content, for the same reason: these have no name that counts.
@@ -79,7 +78,7 @@ def load_inputs(data: Path, config: FitConfig, *, quiet: bool = False) -> Inputs
     seen = [cases.images for cases in splits.values()]
     seen += [] if unlabelled is None else [unlabelled.images]
     seen += [] if golden is None else [preprocess_frames([frame for frame, _ in golden], spec)]
-    _check_range(seen, spec, quiet=quiet)
+    _warn_of_dark_frames(seen, spec, quiet=quiet)
     if folder is not None and unlabelled is not None:
         _check_not_judged(unlabelled, splits, folder)
     return Inputs(
@@ -89,6 +88,20 @@ def load_inputs(data: Path, config: FitConfig, *, quiet: bool = False) -> Inputs
         sha256=sha256,
         cases_sha256={name: tuple(hash_cases([case]) for case in cases) for name, cases in parts.items()},
     )
+
+
+def divide_cases(data: Path, config: FitConfig) -> dict[str, list[Case]]:
+    """Return the cases of each split in the order of their names.
+
+    Not of their rows in a table: the same data trains the same network.
+    """
+    found = assign_splits(find_cases(data), fractions=config.split.fractions, salt=config.split.salt)
+    return {name: sorted(cases, key=lambda case: case.name) for name, cases in found.items()}
+
+
+def hash_splits(parts: Mapping[str, Sequence[Case]]) -> dict[str, str]:
+    """Return the sha256 of each split's files."""
+    return {name: hash_cases(cases) for name, cases in parts.items()}
 
 
 def check_can_choose(val: LoadedCases) -> None:
@@ -116,18 +129,13 @@ def _warn_of_copies(splits: Mapping[str, LoadedCases], *, quiet: bool) -> None:
             )
 
 
-def _check_range(tensors: Sequence[NDArray[np.float32]], spec: PreprocessSpec, *, quiet: bool) -> None:
-    """Raise InputError where pixels are brighter than 1; tell where frames of 16 bits use few of them."""
+def _warn_of_dark_frames(
+    tensors: Sequence[NDArray[np.float32]], spec: PreprocessSpec, *, quiet: bool
+) -> None:
+    """Tell where frames of 16 bits use few of them."""
     brightest = np.max([images.max(axis=(0, 2, 3)) for images in tensors], axis=0)
     highest = float((brightest * spec.std + spec.mean).max())
     value = round(highest * spec.white)
-    if value > spec.white:
-        raise InputError(
-            "there are pixels brighter than the configuration promises",
-            received=f"values up to about {value}",
-            expected=f"at most {spec.white} (bits_stored)",
-            action="set bits_stored to what the device stores; `edgekd data check` tells",
-        )
     if spec.frame_dtype == "uint16" and value.bit_length() <= spec.white.bit_length() - UNUSED_BITS:
         print_notice(
             f"the brightest pixel is about {value} of {spec.white}, so that the networks see little "

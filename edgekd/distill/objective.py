@@ -239,7 +239,7 @@ def _parse_weight(name: str, text: str) -> float:
         weight = 0.0
     if not 0 < weight < float("inf"):
         raise UsageError(
-            f"the loss {name!r} has no weight",
+            f"the loss {name!r} has no weight that it can have",
             received=repr(text),
             expected="a positive number after a colon",
             action=f"write {name}:1",

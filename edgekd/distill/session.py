@@ -26,7 +26,7 @@ from edgekd.distill.checkpoints import Journal, find_checkpoint, load_journal, s
 from edgekd.distill.curves import write_curves
 from edgekd.distill.devices import Precision, build_fabric, is_main_process, launch_processes
 from edgekd.distill.identity import CONFIG_FILE, check_same_choices, check_same_data
-from edgekd.distill.inputs import Inputs, load_inputs
+from edgekd.distill.inputs import Inputs, divide_cases, hash_splits, load_inputs
 from edgekd.distill.learner import Learner, build_learner
 from edgekd.distill.loop import Phase, Setting, run_phase
 from edgekd.distill.results import RESULT_FILE
@@ -163,6 +163,7 @@ def open_session(
     else:
         check_same_choices(out, type(config), choices)
         if (out / RESULT_FILE).is_file():
+            check_same_data(out, hash_splits(divide_cases(data, config)))
             if not quiet:
                 sys.stderr.write(f"the run {out} is finished already; nothing is left to do\n")
             return None

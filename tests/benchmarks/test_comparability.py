@@ -71,6 +71,8 @@ def test_agreement_on_golden_frames_is_no_pass_on_data(
     on_data, on_golden = release("1", data=data), release("2")
     for first, second in ((on_data, on_golden), (on_golden, on_data)):
         comparison = compare_reports([first, second])
+        assert comparison.judged == 0
+        assert comparison.verdict == f"side by side only: nothing could be judged against {first}"
         row = next(row for row in comparison.rows if row["quantity"] == "gate passed")
         assert (row["values"], row["verdicts"]) == ([1.0, 1.0], [None, "not judged"])
         said = [text for text in comparison.warnings if "gate" in text]
@@ -96,6 +98,7 @@ def test_golden_frames_on_which_the_student_marks_nothing_show_no_regression(
     path.write_text(json.dumps(content))
     comparison = compare_reports([on_data, on_golden])
     assert comparison.passed
+    assert comparison.to_dict()["judged"] == comparison.judged
     content["results"][0] |= {"conclusion": "inconsistent"}
     path.write_text(json.dumps(content))
     assert not compare_reports([on_data, on_golden]).passed

@@ -80,6 +80,10 @@ def test_an_error_is_kept_and_passed_on(tmp_path: Path) -> None:
     error = root.find(".//error")
     assert error is not None
     assert (error.get("type"), error.get("message")) == ("IntegrityError", "another sha256")
+    with pytest.raises(KeyboardInterrupt), keep_junit(tmp_path / "stopped.xml"):
+        raise KeyboardInterrupt
+    stopped = ET.parse(tmp_path / "stopped.xml").getroot()
+    assert count(stopped) == (1, 0, 1, 0) and stopped.findtext(".//error") == "exit code 130"
     with pytest.raises(UsageError, match="exists"), keep_junit(path):
         pass
 

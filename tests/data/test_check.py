@@ -145,9 +145,23 @@ def test_group_across_named_splits_is_a_fault(sound: Path) -> None:
     assert report.summary["splits"]["test"]["cases"] == 2
 
 
+def test_columns_that_may_be_the_group_are_told(sound: Path) -> None:
+    _name_splits(sound, {"c1": ("b", "val"), "c2": ("c", "test")})
+    table = sound / "manifest.csv"
+    assert check_dataset(sound, quiet=True).findings == ()
+    table.write_text(table.read_text().replace("group", "patient", 1))
+    (finding,) = check_dataset(sound, quiet=True).findings
+    assert (finding.severity, finding.kind) == ("warning", "unknown columns")
+    assert "these are not used: patient" in finding.detail
+
+
 def test_unknown_or_empty_splits_are_a_fault(sound: Path) -> None:
-    _name_splits(sound, {"c1": ("b", "validation")})
-    assert ("fault", "splits", None) in _list(check_dataset(sound, quiet=True))
+    # A group with a name that is none is no group in two splits.
+    for group in ("b", "gc0"):
+        _name_splits(sound, {"c1": (group, "validation")})
+        findings = check_dataset(sound, quiet=True).findings
+        assert [finding.kind for finding in findings if finding.severity == "fault"] == ["splits"]
+        assert "the case images/c1.png names an unknown split: received 'validation'" in findings[0].detail
     _name_splits(sound, {"c1": ("b", "test")})
     (finding,) = check_dataset(sound, quiet=True).findings
     assert finding.kind == "splits" and "no case falls into val" in finding.detail

@@ -73,6 +73,21 @@ def test_a_frame_is_known_by_what_the_network_sees_of_it() -> None:
     assert hash_pixels(frame, coloured) != hash_pixels(np.dstack([frame, frame, clock]), coloured)
 
 
+def test_a_frame_brighter_than_its_bits_is_refused(tmp_path: Path) -> None:
+    spec = SPEC.model_copy(update={"frame_dtype": "uint16", "scale": 1 / 4095})
+    assert spec.white == 4095
+    frame = np.full((20, 20), 4095, np.uint16)
+    Image.fromarray(frame).save(tmp_path / "full.png")
+    assert read_frame(tmp_path / "full.png", spec).max() == 4095
+    frame[0, 0] = 4096
+    Image.fromarray(frame).save(tmp_path / "bright.png")
+    with pytest.raises(InputError, match=r"bright\.png has.*values up to 4096, expected at most 4095"):
+        read_frame(tmp_path / "bright.png", spec)
+    # What the crop box leaves out is not looked at: devices write their overlays in white.
+    cropped = spec.model_copy(update={"crop": CropBox(top=1, left=0, height=19, width=20)})
+    assert read_frame(tmp_path / "bright.png", cropped).max() == 4096
+
+
 def test_16_bit_where_8_was_promised_tells_how_to_go_on(tmp_path: Path) -> None:
     path = tmp_path / "deep.png"
     Image.fromarray(np.zeros((8, 8), np.uint16)).save(path)

@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from disc_runs import build_distill_config, build_train_config, press_ctrl_c_at, write_discs
+from PIL import Image
 
 from edgekd.config import DistillConfig, TrainConfig
 from edgekd.distill import DistillResult, distill, finish, golden, load_resumed_config, loop, train
@@ -157,12 +159,19 @@ def test_the_same_data_in_another_order_trains_the_same_network(discs: Path, tmp
 
 
 def test_a_finished_run_says_so_and_is_left_alone(
-    whole: DistillResult, discs: Path, capsys: pytest.CaptureFixture[str]
+    whole: DistillResult, discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    changed = tmp_path / "changed"
+    shutil.copytree(discs, changed)
+    image = min((changed / "images").iterdir())
+    Image.fromarray(255 - np.asarray(Image.open(image))).save(image)
     before = {path: path.stat().st_mtime_ns for path in whole.out.rglob("*")}
     again = distill(build_distill_config(), discs, whole.out, control=True, resume=True)
     assert "is finished already" in capsys.readouterr().err
     assert again.record == whole.record
+    for data, match in ((discs.parent / "nowhere", "nowhere"), (changed, "the .* split changed since")):
+        with pytest.raises(InputError, match=match):
+            distill(build_distill_config(), data, whole.out, control=True, resume=True, quiet=True)
     assert before == {path: path.stat().st_mtime_ns for path in whole.out.rglob("*")}
 
 
