@@ -23,7 +23,7 @@ from edgekd.export.agreement import install_checked
 from edgekd.export.calibration import OTHER_DATA, Calibration, load_calibration
 from edgekd.export.checks import check_calib_is_used, check_device, check_request
 from edgekd.export.fixed_shapes import FixedShapes, fix_shapes, free_shapes
-from edgekd.export.source_graphs import ENGINE_FILE, GRAPH_FACTS, find_engine_graph, find_graphs
+from edgekd.export.source_graphs import ENGINE_FILE, find_engine_graph, find_graphs, pick_graph_facts
 from edgekd.export.tensorrt_options import TensorRtOptions, check_options
 from edgekd.progress import Progress
 from edgekd.runtime import find_obstacle
@@ -268,9 +268,8 @@ class _Request:
             return
         existing = None if self._calib is not None else find_engine_graph(self._bundle, precision, target)
         if existing is not None:
-            facts = existing.record.facts
-            kept = {key: facts[key] for key in GRAPH_FACTS if key in facts}
-            if (facts.get("calibration") or {}).get("data_of_the_student") is False:
+            kept = pick_graph_facts(existing)
+            if (kept.get("calibration") or {}).get("data_of_the_student") is False:
                 kept["notices"] = [f"{precision}: {OTHER_DATA}"]
             yield existing.resolve_file(ENGINE_FILE), kept
             return

@@ -18,10 +18,7 @@ def check_device(
 ) -> str:
     """Return the name of a device in capitals; UsageError where it cannot be meant."""
     name = device.upper()
-    for target in targets:
-        check_target(target)
-    for precision in precisions:
-        check_precision(precision)
+    _check_names(targets, precisions)
     if name not in DEVICES:
         raise build_unknown_name_error("device", name, DEVICES)
     if name == "CPU":
@@ -68,12 +65,16 @@ def check_request(
         )
     for text in sm or ():
         parse_architecture(text)
+    _check_names(targets, precisions)
+    for target, precision in product(targets, precisions):
+        check_cell(target, precision, device)
+
+
+def _check_names(targets: Sequence[str], precisions: Sequence[str]) -> None:
     for target in targets:
         check_target(target)
     for precision in precisions:
         check_precision(precision)
-    for target, precision in product(targets, precisions):
-        check_cell(target, precision, device)
 
 
 def check_calib_is_used(calib: Path, precisions: Sequence[str]) -> None:

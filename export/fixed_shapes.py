@@ -18,7 +18,7 @@ from edgekd.errors import GateFailure, MachineError, UsageError
 from edgekd.export.agreement import install_checked
 from edgekd.export.fixed_golden import fit_golden_frames
 from edgekd.export.openvino_ir import save_ir
-from edgekd.export.source_graphs import CORE_FILE, DEPLOY_FILE, GRAPH_FACTS
+from edgekd.export.source_graphs import CORE_FILE, DEPLOY_FILE, pick_graph_facts
 from edgekd.preprocess.reference import SMALLEST_FRAME
 from edgekd.runtime import load
 from edgekd.specs import PreprocessSpec
@@ -154,8 +154,7 @@ def _draft_fixed(bundle: Bundle, free: Build, shapes: FixedShapes) -> Iterator[B
     if size is not None:
         # A build in float32 may be the first of its bundle, and not be installed yet.
         is_source = (free.record.target, free.record.precision_asked) == ("onnx", "fp32")
-        is_changed = any(key in free.record.facts for key in GRAPH_FACTS)
-        core = free.resolve_file(CORE_FILE) if is_source and not is_changed else None
+        core = free.resolve_file(CORE_FILE) if is_source and not pick_graph_facts(free) else None
         golden = fit_golden_frames(bundle, free.record.target, size, core)
     facts = {**free.record.facts, "batch": shapes.batch, "frame_size": None if size is None else list(size)}
     with _draft_changed(bundle, free, shapes, facts, golden) as draft:

@@ -30,9 +30,9 @@ from edgekd.export.source_graphs import (
     CORE_FILE,
     DEPLOY_FILE,
     ENGINE_FILE,
-    GRAPH_FACTS,
     PREPROCESS_FILE,
     find_graphs,
+    pick_graph_facts,
 )
 from edgekd.runtime.onnx import list_providers
 from edgekd.runtime.precision import Layer, summarise_precision
@@ -168,9 +168,8 @@ def _find_calibrated_half(bundle: Bundle) -> JudgedGraph | None:
         core = read_core(found)
     except IntegrityError:  # a damaged one is made anew
         return None
-    facts = found.record.facts
-    notices = [notice for notice in facts["notices"] if notice.startswith("fp16: ")]
-    return JudgedGraph(core, {key: facts[key] for key in GRAPH_FACTS if key in facts}, notices)
+    notices = [notice for notice in found.record.facts["notices"] if notice.startswith("fp16: ")]
+    return JudgedGraph(core, pick_graph_facts(found), notices)
 
 
 def read_core(graphs: Build) -> onnx.ModelProto:

@@ -18,7 +18,13 @@ from edgekd.export.fixed_shapes import FixedShapes
 from edgekd.export.judgement import judge_logits
 from edgekd.export.model_api import MODEL_API_FILES, build_model_api
 from edgekd.export.openvino_ir import save_ir
-from edgekd.export.source_graphs import CORE_FILE, DEPLOY_FILE, GRAPH_FACTS, PREPROCESS_FILE, describe_bundle
+from edgekd.export.source_graphs import (
+    CORE_FILE,
+    DEPLOY_FILE,
+    PREPROCESS_FILE,
+    describe_bundle,
+    pick_graph_facts,
+)
 from edgekd.runtime.openvino import find_device
 from edgekd.runtime.precision import OPENVINO_HINTS
 
@@ -66,12 +72,14 @@ def build_openvino(
         model.set_rt_info(value, ["edgekd", key.removeprefix("edgekd_")])
     spec = bundle.manifest.preprocess
     preprocess = open_graph(graphs.resolve_file(PREPROCESS_FILE))
+    notices = source.record.facts.get("notices")
     facts: dict[str, Any] = {
         "openvino": openvino.__version__,
         "opset": find_opset(model),
         "preprocess_sha256": spec.compute_hash(),
         "preprocess_max_difference": check_preprocessing(preprocess, spec),
-        **{key: source.record.facts[key] for key in (*GRAPH_FACTS, "notices") if key in source.record.facts},
+        **pick_graph_facts(source),
+        **({} if notices is None else {"notices": notices}),
         **_judge_hint(graphs.resolve_file(CORE_FILE), precision, calibration, device),
     }
     with temporary_folder() as folder:

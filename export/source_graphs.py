@@ -6,6 +6,7 @@ Free of ``onnx`` on purpose: a device completes a bundle from graphs that a work
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from edgekd import __version__
 from edgekd.bundle import Build, Bundle, list_builds
@@ -18,13 +19,20 @@ CORE_FILE, DEPLOY_FILE, ENGINE_FILE, PREPROCESS_FILE = (
     "preprocess.onnx",
 )
 
-# What a build says of how its graph got its precision; a build made from the same graph says it too.
-GRAPH_FACTS = ("calibration", "validation", "float_layers", "fallback")
+_GRAPH_FACTS = ("calibration", "validation", "float_layers", "fallback")
 
 
 def find_graphs(bundle: Bundle, precision: str = "fp32") -> Build | None:
     """Return the ONNX build in a precision, from which others are made, or None where there is none yet."""
     return next(iter(list_builds(bundle, "onnx", precision)), None)
+
+
+def pick_graph_facts(build: Build) -> dict[str, Any]:
+    """Return what a build says of how its graph got its precision, as one made from the same graph says too.
+
+    Empty where the graph is that of float32.
+    """
+    return {key: build.record.facts[key] for key in _GRAPH_FACTS if key in build.record.facts}
 
 
 def find_engine_graph(bundle: Bundle, precision: str, replaced: str | None = None) -> Build | None:
