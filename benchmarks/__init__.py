@@ -6,9 +6,8 @@ from edgekd.benchmarks.certificate import CertificateCheck, check_certificate, w
 from edgekd.benchmarks.compare import Comparison, compare_reports, write_comparison
 from edgekd.benchmarks.criteria import GateConfig, parse_margins
 from edgekd.benchmarks.environment import describe_conditions, describe_environment
-from edgekd.benchmarks.gallery import draw_golden
 from edgekd.benchmarks.gate import run_parity
-from edgekd.benchmarks.golden import GoldenResult, compare_golden
+from edgekd.benchmarks.golden import GoldenResult, compare_golden, segment_golden
 from edgekd.benchmarks.junit import keep_junit
 from edgekd.benchmarks.latency import measure_latency
 from edgekd.benchmarks.latency_result import LatencyResult
@@ -43,7 +42,6 @@ __all__ = [
     "compare_reports",
     "describe_conditions",
     "describe_environment",
-    "draw_golden",
     "draw_overlay",
     "keep_junit",
     "list_legend",
@@ -55,6 +53,7 @@ __all__ = [
     "run_benchmark",
     "run_parity",
     "run_prediction",
+    "segment_golden",
     "write_certificate",
     "write_comparison",
     "write_parity",

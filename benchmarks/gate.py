@@ -7,13 +7,16 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from edgekd.atomic import check_output_is_new, hash_file, write_text_atomic
 from edgekd.benchmarks.certificate import write_certificate
 from edgekd.benchmarks.criteria import GateConfig, replace_margins
 from edgekd.benchmarks.environment import describe_environment
 from edgekd.benchmarks.frame_sizes import leave_misfits
 from edgekd.benchmarks.gallery import draw_cases, draw_golden
-from edgekd.benchmarks.golden import GoldenResult, compare_golden
+from edgekd.benchmarks.golden import GoldenResult, compare_golden, segment_golden
 from edgekd.benchmarks.junit import build_junit
 from edgekd.benchmarks.overlays import list_legend
 from edgekd.benchmarks.parity import ParityResult, check_same_bundle, compare_recordings
@@ -29,6 +32,7 @@ from edgekd.benchmarks.selection import (
 from edgekd.bundle import (
     MIN_AGREEMENT,
     Bundle,
+    JudgedFrames,
     Recording,
     load_recording,
     read_judged_frames,
@@ -104,6 +108,7 @@ def run_parity(
     criteria = replace_margins(_read_criteria(config), margins or {})
     options = {"data": data, "target": targets, "precision": precision, "device": device}
     options |= {"cache": cache, "config": config if isinstance(config, Path) else None}
+    options |= {"reference": None if isinstance(reference, Recording) else reference}
     options |= {"margin": [f"{name}={margin:g}" for name, margin in (margins or {}).items()], "seed": seed}
     facts: list[BuildFacts] = []
     choices, skipped = choose_builds(opened, targets or (), precision, device)
@@ -112,10 +117,15 @@ def run_parity(
         for choice in choices:
             choice.find_build(opened).check_files()
     if data is None:
-        results: Sequence[ParityResult | GoldenResult] = _compare_on_golden(
-            opened, choices, criteria, cache, facts
-        )
-        overlays = draw_golden(opened, read_judged_frames(opened))
+        answers = _segment_golden(opened, choices, cache, facts)
+        results: Sequence[ParityResult | GoldenResult]
+        results = [
+            compare_golden(
+                masks, golden, candidate=choice.name, min_agreement=_choose_floor(criteria, choice)
+            )
+            for choice, (golden, masks) in zip(choices, answers, strict=True)
+        ]
+        overlays = draw_golden(opened, answers, results)
         source, data_sha256 = _describe_golden(opened, choices), None
         reference_sha256 = None
     else:
@@ -156,21 +166,16 @@ def run_parity(
     return report
 
 
-def _compare_on_golden(
-    bundle: Bundle,
-    choices: Sequence[Choice],
-    criteria: GateConfig,
-    cache: Path | None,
-    facts: list[BuildFacts],
-) -> list[GoldenResult]:
-    results: list[GoldenResult] = []
+def _segment_golden(
+    bundle: Bundle, choices: Sequence[Choice], cache: Path | None, facts: list[BuildFacts]
+) -> list[tuple[JudgedFrames, npt.NDArray[np.uint8]]]:
+    answers: list[tuple[JudgedFrames, npt.NDArray[np.uint8]]] = []
     for choice in choices:
         golden = read_judged_frames(bundle, choice.find_build(bundle))
         with choice.load(bundle, cache) as segmenter:
-            floor = _choose_floor(criteria, choice)
-            results.append(compare_golden(segmenter, golden, candidate=choice.name, min_agreement=floor))
+            answers.append((golden, segment_golden(segmenter, golden)))
             facts.append(_describe_build(bundle, choice, segmenter))
-    return results
+    return answers
 
 
 def _describe_golden(bundle: Bundle, choices: Sequence[Choice]) -> str:
@@ -224,7 +229,7 @@ def _compare_on_data(
             reference,
             recording,
             criteria.margins.model_dump(),
-            num_classes=classes.count,
+            classes=classes,
             min_agreement=_choose_floor(criteria, choice),
             min_groups=criteria.min_groups,
             num_resamples=criteria.num_resamples,

@@ -6,11 +6,13 @@ import dataclasses
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from edgekd.bundle import MIN_AGREEMENT, MIN_FOREGROUND_OVERLAP, JudgedFrames
 from edgekd.errors import GateFailure
 from edgekd.metrics import measure_overlap
 from edgekd.runtime import Segmenter
+from edgekd.tables import format_agreement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +58,9 @@ class GoldenResult:
         if self.passed:
             return ()
         if self.pixel_agreement < self.min_agreement:
-            return (f"pixel agreement {self.pixel_agreement:.4%} is below {self.min_agreement:.2%}",)
+            return (
+                f"pixel agreement {format_agreement(self.pixel_agreement)} is below {self.min_agreement:.2%}",
+            )
         if self.overlap is None:
             return (
                 "the student marks next to nothing on the golden frames, so that an engine which never does "
@@ -76,14 +80,8 @@ class GoldenResult:
         }
 
 
-def compare_golden(
-    segmenter: Segmenter,
-    golden: JudgedFrames,
-    *,
-    candidate: str,
-    min_agreement: float = MIN_AGREEMENT["fp32"],
-) -> GoldenResult:
-    """Run the golden frames, one at a time, and compare the masks with those of the student.
+def segment_golden(segmenter: Segmenter, golden: JudgedFrames) -> npt.NDArray[np.uint8]:
+    """Return the masks (N, h, w) uint8 that an engine makes of N golden frames, one at a time.
 
     Raises:
         GateFailure: there is no golden frame.
@@ -91,7 +89,17 @@ def compare_golden(
     """
     if len(golden) == 0:
         raise GateFailure("no golden frame to compare", expected="at least one")
-    masks = np.stack([segmenter.segment([frame])[0] for frame in golden.frames])
+    return np.stack([segmenter.segment([frame])[0] for frame in golden.frames])
+
+
+def compare_golden(
+    masks: npt.NDArray[np.uint8],
+    golden: JudgedFrames,
+    *,
+    candidate: str,
+    min_agreement: float = MIN_AGREEMENT["fp32"],
+) -> GoldenResult:
+    """Compare an engine's masks of the golden frames, as `segment_golden` gives them, with the student's."""
     agreements = [float((one == other).mean()) for one, other in zip(masks, golden.masks, strict=True)]
     overlap = measure_overlap(masks, golden.masks)
     return GoldenResult(candidate, len(golden), tuple(agreements), overlap, min_agreement)

@@ -13,14 +13,12 @@ import numpy.typing as npt
 from edgekd.benchmarks.changes import CaseChange, Changes, describe_suspicions, measure_changes
 from edgekd.bootstrap import Difference, paired_bootstrap
 from edgekd.bundle import Recording
+from edgekd.class_scores import ClassScores, score_classes
 from edgekd.errors import GateFailure, InputError, IntegrityError
 from edgekd.metrics import METRICS, Scores, count_confusions, score_cases, score_sums, summarise_cases
-from edgekd.stats import (
-    DEFAULT_MARGINS,
-    MIN_GROUPS,
-    Verdict,
-    decide_non_inferiority,
-)
+from edgekd.specs import ClassSpec
+from edgekd.stats import DEFAULT_MARGINS, MIN_GROUPS, Verdict, decide_non_inferiority
+from edgekd.tables import format_agreement
 
 NUM_WORST_CASES = 5
 
@@ -54,6 +52,7 @@ class ParityResult:
         differences: by score, see ``stats.Difference``.
         verdict: non-inferiority by score and together; the agreement floor counts as well.
         reference_scores, candidate_scores: at the tensor's size.
+        reference_classes, candidate_classes: the same of each class, the background first.
         reference_frame_scores, candidate_frame_scores: at frame size, None where not measured.
         pixel_agreement: part of all pixels with equal class.
         min_agreement: the floor it had to reach, None where there was none.
@@ -71,6 +70,8 @@ class ParityResult:
     verdict: Verdict
     reference_scores: Scores
     candidate_scores: Scores
+    reference_classes: tuple[ClassScores, ...]
+    candidate_classes: tuple[ClassScores, ...]
     pixel_agreement: float
     min_agreement: float | None
     num_different: int
@@ -105,6 +106,8 @@ class ParityResult:
         fields["verdict"] = dataclasses.asdict(self.verdict)
         fields["changes"] = dataclasses.asdict(self.changes)
         fields["worst_cases"] = [dataclasses.asdict(case) for case in self.worst_cases]
+        for name in ("reference_classes", "candidate_classes"):
+            fields[name] = [one.to_dict() for one in fields[name]]
         for name in fields:
             if isinstance(fields[name], Scores):
                 fields[name] = fields[name].to_dict()
@@ -116,7 +119,7 @@ def compare_recordings(
     candidate: Recording,
     margins: Mapping[str, float] = DEFAULT_MARGINS,
     *,
-    num_classes: int,
+    classes: ClassSpec,
     min_agreement: float | None = None,
     min_groups: int = MIN_GROUPS,
     num_resamples: int = 10000,
@@ -128,7 +131,7 @@ def compare_recordings(
         reference: what the PyTorch student made of the data.
         candidate: what an engine made of it.
         margins: largest loss accepted, by score.
-        num_classes: K.
+        classes: of the masks.
         min_agreement: part of equal pixels below which the verdict is ``fail`` whatever the scores say.
         min_groups: fewer groups decide nothing.
         num_resamples, seed: of the bootstrap.
@@ -140,14 +143,14 @@ def compare_recordings(
     """
     check_same_cases(reference, candidate)
     _check_finite(reference)
-    confusions = [count_confusions(one.truths, one.masks, num_classes) for one in (reference, candidate)]
+    confusions = [count_confusions(one.truths, one.masks, classes.count) for one in (reference, candidate)]
     sums = [summarise_cases(counts) for counts in confusions]
     agreements = (reference.masks == candidate.masks).mean(axis=(1, 2))
     differences = paired_bootstrap(
         sums[0],
         sums[1],
         reference.groups,
-        functools.partial(score_sums, num_classes=num_classes),
+        functools.partial(score_sums, num_classes=classes.count),
         names=METRICS,
         num_resamples=num_resamples,
         seed=seed,
@@ -170,6 +173,8 @@ def compare_recordings(
         verdict=_apply_agreement_floor(verdict, agreement, min_agreement),
         reference_scores=score_cases(confusions[0]),
         candidate_scores=score_cases(confusions[1]),
+        reference_classes=score_classes(confusions[0], classes.names),
+        candidate_classes=score_classes(confusions[1], classes.names),
         pixel_agreement=agreement,
         min_agreement=min_agreement,
         num_different=int((agreements < 1).sum()),
@@ -237,7 +242,8 @@ def _build_mismatch_error(what: str, reference: str, candidate: str) -> Integrit
 def _apply_agreement_floor(verdict: Verdict, agreement: float, floor: float | None) -> Verdict:
     if floor is None or agreement >= floor:
         return verdict
-    reason = f"pixel agreement {agreement:.4%} is below {floor:.2%}: the engine computes something else"
+    shown = format_agreement(agreement)
+    reason = f"pixel agreement {shown} is below {floor:.2%}: the engine computes something else"
     return dataclasses.replace(
         verdict, overall="fail", reasons=(reason, *verdict.reasons), groups_needed=None
     )

@@ -136,7 +136,7 @@ def write_parity(out: Path, report: ParityReport) -> None:
 
 
 def write_parity_files(folder: Path, report: ParityReport) -> None:
-    """Write ``parity.json``, ``parity.md`` (for a job page), ``parity.xml`` (JUnit) and ``worst/*.png``.
+    """Write ``parity.json``, ``parity.md`` (for a job page), ``parity.xml`` (JUnit) and ``pictures/*.png``.
 
     Raises:
         MachineError: the disk is full.
@@ -146,7 +146,7 @@ def write_parity_files(folder: Path, report: ParityReport) -> None:
     write_text_atomic(folder / "parity.md", format_summary(report))
     write_text_atomic(folder / "parity.xml", build_junit(content))
     for index, overlay in enumerate(report.overlays):
-        write_bytes_atomic(folder / "worst" / f"{index:02}.png", overlay.png)
+        write_bytes_atomic(folder / "pictures" / f"{index:02}.png", overlay.png)
 
 
 def format_summary(report: ParityReport) -> str:
@@ -156,6 +156,7 @@ def format_summary(report: ParityReport) -> str:
         tables.build_cell_table,
         tables.build_parity_table,
         tables.build_difference_table,
+        tables.build_class_table,
         tables.build_change_table,
         tables.build_worst_table,
     )
@@ -172,7 +173,7 @@ def format_summary(report: ParityReport) -> str:
         *([""] if reasons else []),
         f"{claim}\n",
         *map(format_markdown, shown),
-        *(f"![{one.caption}](worst/{index:02}.png)\n" for index, one in enumerate(report.overlays)),
+        *(f"![{one.caption}](pictures/{index:02}.png)\n" for index, one in enumerate(report.overlays)),
         f"To repeat it: `{report.command}`\n",
     ]
     return "\n".join(lines)

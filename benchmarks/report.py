@@ -130,8 +130,8 @@ def _build_parity(parity: Mapping[str, Any]) -> Html:
         )
         parts.append(draw_differences(on_data))
         parts.append(show_table(tables.build_difference_table(parity)))
-        worst = tables.build_worst_table(parity)
-        parts += [show_table(worst)] if worst.rows else []
+        details = (tables.build_class_table(parity), tables.build_worst_table(parity))
+        parts += [show_table(table) for table in details if table.rows]
     parts += [show_table(tables.build_skipped_table(parity))] if parity["skipped"] else []
     return build_section("Parity", *parts)
 

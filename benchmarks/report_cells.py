@@ -7,7 +7,7 @@ from typing import Any
 
 from edgekd.benchmarks.html import Html, element
 from edgekd.benchmarks.report_verdict import choose_mood
-from edgekd.tables import NOT_MEASURED, format_ms, format_score
+from edgekd.tables import NOT_MEASURED, format_agreement, format_ms, format_score
 
 Results = Mapping[str, Mapping[str, Any]]
 
@@ -78,7 +78,7 @@ def _list_scores(verdict: Mapping[str, Any] | None) -> list[tuple[str, str]]:
         return []
     scores = verdict.get("candidate_scores") or {}
     shown = [("Dice", format_score(scores["dice"]))] if "dice" in scores else []
-    return [*shown, ("pixels equal", f"{verdict['pixel_agreement']:.3%}")]
+    return [*shown, ("pixels equal", format_agreement(verdict["pixel_agreement"]))]
 
 
 def _list_latencies(latency: Mapping[str, Any] | None) -> Sequence[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """The result files: what they are called, their schemas, and how they are read again.
 
 History of the schemas, each kind counting its own; a version only ever adds keys to the one before:
-    parity      1  the first.
+    parity      1  the first. 2  reference_classes and candidate_classes of a result.
     benchmark   1  the first. 2  p99.9, stop_rule, instability, energy, energy_note and scenarios of a result;
                 gate and fault of the whole.
     comparison  1  the first.
@@ -20,7 +20,7 @@ from edgekd.bundle.files import replace_non_finite
 from edgekd.errors import InputError, IntegrityError
 
 Kind = Literal["parity", "benchmark", "comparison"]
-SCHEMA_VERSIONS: dict[Kind, int] = {"parity": 1, "benchmark": 2, "comparison": 1}
+SCHEMA_VERSIONS: dict[Kind, int] = {"parity": 2, "benchmark": 2, "comparison": 1}
 GATE_FAILED = "the gate failed to run"
 """How the note on the gate begins in a benchmark whose gate ended by an error."""
 

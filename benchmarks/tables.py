@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgekd.class_scores import list_foreground
 from edgekd.metrics import METRICS
-from edgekd.tables import NOT_MEASURED, Table, format_bytes, format_count, format_score
+from edgekd.tables import NOT_MEASURED, Table, format_agreement, format_bytes, format_count, format_score
 
 METRIC_NAMES = {"acc": "Acc", "miou": "mIoU", "dice": "Dice", "kappa": "kappa"}
 
@@ -51,7 +52,7 @@ def build_parity_table(report: Mapping[str, Any]) -> Table:
                 one["conclusion"],
                 str(one["num_images"]),
                 str(one["num_groups"]),
-                f"{one['pixel_agreement']:.4%}",
+                format_agreement(one["pixel_agreement"]),
                 str(one["num_different"]),
                 _format_frame_delta(one),
             )
@@ -64,7 +65,7 @@ def build_parity_table(report: Mapping[str, Any]) -> Table:
             one["candidate"],
             one["conclusion"],
             str(one["num_images"]),
-            f"{one['pixel_agreement']:.4%}",
+            format_agreement(one["pixel_agreement"]),
             f"{one['min_agreement']:.2%}",
         )
         for one in results
@@ -100,7 +101,35 @@ def build_difference_table(report: Mapping[str, Any]) -> Table:
         "Margin",
         "Verdict",
     )
-    return Table("Differences, engine minus student", columns, rows)
+    return Table("Differences at the network's size, engine minus student", columns, rows)
+
+
+def build_class_table(report: Mapping[str, Any]) -> Table:
+    """Return one row a build and foreground class where there are several: both sides' Dice and IoU."""
+    rows = tuple(
+        (
+            result["candidate"],
+            student["name"],
+            str(student["num_images"]),
+            *(format_score(side[name]) for name in ("dice", "iou") for side in (student, engine)),
+        )
+        for result in report["results"]
+        for student, engine in zip(
+            list_foreground(result.get("reference_classes", ())),
+            list_foreground(result.get("candidate_classes", ())),
+            strict=True,
+        )
+    )
+    columns = (
+        "Build",
+        "Class",
+        "Images with it",
+        "Dice, student",
+        "Dice, engine",
+        "IoU, student",
+        "IoU, engine",
+    )
+    return Table("Classes; these decide nothing", columns, rows)
 
 
 def build_cell_table(report: Mapping[str, Any]) -> Table:
@@ -148,7 +177,7 @@ def build_worst_table(report: Mapping[str, Any]) -> Table:
         (
             result["candidate"],
             case["name"],
-            f"{case['agreement']:.4%}",
+            format_agreement(case["agreement"]),
             *(_format_case_dice(case[side]) for side in ("dice_reference", "dice_candidate")),
             _format_optional(case["change"]["hd95_pixels"], ".1f"),
             f"{case['change']['vanished']} / {case['change']['appeared']}",
@@ -157,7 +186,7 @@ def build_worst_table(report: Mapping[str, Any]) -> Table:
         for case in result.get("worst_cases", ())
     )
     columns = ("Build", "Case", "Pixels equal", "Dice, student", "Dice, build", "HD95, px", "Regions −/+")
-    return Table("Cases that differ most", columns, rows)
+    return Table("Cases that differ most; Dice at the network's size", columns, rows)
 
 
 def build_skipped_table(report: Mapping[str, Any]) -> Table:

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from edgekd.class_scores import list_foreground
 from edgekd.console import INTERRUPTED, Answer
 from edgekd.errors import UsageError
 from edgekd.tables import Table, format_bytes, format_count
@@ -77,16 +78,20 @@ def show_distillation(result: DistillResult) -> Answer:
 
 def show_scores(result: EvaluationResult) -> Answer:
     """Return the scores of one network on one split."""
-    table = _build_score_table({f"{result.model.name} on {result.split}": result.scores.to_dict()})
+    tables = [_build_score_table({f"{result.model.name} on {result.split}": result.scores.to_dict()})]
+    classes = [one.to_dict() for one in result.class_scores]
+    if list_foreground(classes):
+        tables.append(_build_class_table(list_foreground(classes)))
     data = {
         "model": result.model.model_dump(mode="json"),
         "split": result.split,
         "scores": result.scores.to_dict(),
+        "class_scores": classes,
         "data_sha256": result.data_sha256,
         "recording": result.recording,
     }
     lines = [] if result.recording is None else [f"recorded in {result.recording}"]
-    return Answer(data, [table], lines)
+    return Answer(data, tables, lines)
 
 
 def show_builds(bundle: Bundle, builds: Sequence[Build]) -> Answer:
@@ -109,8 +114,8 @@ def show_parity(report: ParityReport) -> Answer:
 
     content = report.to_dict()
     shown = [tables.build_parity_table(content)]
-    details = (tables.build_difference_table(content), tables.build_change_table(content))
-    shown += [table for table in details if table.rows]
+    builders = (tables.build_difference_table, tables.build_class_table, tables.build_change_table)
+    shown += [table for table in (build(content) for build in builders) if table.rows]
     if report.skipped:
         shown.append(tables.build_skipped_table(content))
     lines = [f"{one.candidate}: {text}" for one in report.results for text in one.reasons]
@@ -224,8 +229,12 @@ def list_networks(result: DistillResult) -> dict[str, NetworkResult]:
 
 def format_scores(scores: Mapping[str, Any]) -> tuple[str, ...]:
     """Return Acc, mIoU, Dice and kappa in percent, a dash for what is undefined."""
-    values = (scores.get(name) for name in ("acc", "miou", "dice", "kappa"))
-    return tuple("–" if value is None else f"{100 * value:.2f}" for value in values)
+    return tuple(_format_percent(scores.get(name)) for name in ("acc", "miou", "dice", "kappa"))
+
+
+def _format_percent(value: float | None) -> str:
+    # Adding 0 after rounding takes the sign from a kappa that is 0 but for its last bits.
+    return "–" if value is None else f"{round(100 * value, 2) + 0.0:.2f}"
 
 
 def _build_networks_table(networks: Mapping[str, NetworkResult]) -> Table:
@@ -246,6 +255,14 @@ def _build_score_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
         (name, *format_scores(scores), str(scores.get("num_images", "–"))) for name, scores in rows.items()
     )
     return Table("Scores", ("What", *SCORE_COLUMNS, "Images"), cells)
+
+
+def _build_class_table(classes: Sequence[Mapping[str, Any]]) -> Table:
+    rows = tuple(
+        (str(one["name"]), _format_percent(one["dice"]), _format_percent(one["iou"]), str(one["num_images"]))
+        for one in classes
+    )
+    return Table("Classes", ("Class", "Dice %", "IoU %", "Images with it"), rows)
 
 
 def _build_builds_table(bundle: Bundle, builds: Sequence[Build]) -> Table:

@@ -12,13 +12,11 @@ from edgekd.benchmarks import (
     BenchmarkReport,
     ParityReport,
     ScenarioConfig,
-    draw_golden,
-    list_legend,
     run_acceptance,
     run_parity,
     write_report,
 )
-from edgekd.bundle import Build, Bundle, read_judged_frames
+from edgekd.bundle import Build, Bundle
 from edgekd.config import DistillConfig
 from edgekd.config_reader import build_config
 from edgekd.console import Answer, print_notice
@@ -73,12 +71,12 @@ def run_demo(out: Path, *, seed: int, quiet: bool = False) -> Answer:
     print_notice("5/5 latency of every engine", quiet=quiet)
     paced = ScenarioConfig(("single-stream", "paced"))
     latency = run_acceptance(bundle, scenarios=paced, gate=False, out=out / "latency", quiet=quiet).benchmark
-    report = _write_demo_report(out, bundle, result, parity, latency)
+    report = _write_demo_report(out, result, parity, latency)
     return _show_demo(result, builds, parity, latency, report)
 
 
 def _write_demo_report(
-    out: Path, bundle: Bundle, result: DistillResult, parity: ParityReport, latency: BenchmarkReport
+    out: Path, result: DistillResult, parity: ParityReport, latency: BenchmarkReport
 ) -> Path:
     return write_report(
         out,
@@ -86,8 +84,8 @@ def _write_demo_report(
         models=_list_models(result),
         parity=parity.to_dict(),
         latency=latency.to_dict(),
-        overlays=draw_golden(bundle, read_judged_frames(bundle)),
-        legend=list_legend(bundle.manifest.classes, has_truth=True),
+        overlays=parity.overlays,
+        legend=parity.legend,
         environment=latency.environment,
         commands=[f"edgekd demo --out NEW_FOLDER --seed {result.record.config['seed']}"],
     )

@@ -29,6 +29,12 @@ def format_score(value: float | None) -> str:
     return NOT_MEASURED if value is None or math.isnan(value) else f"{value:.4f}"
 
 
+def format_agreement(value: float) -> str:
+    """Return a part of pixels in percent; what is not all of them never shows as 100."""
+    text = f"{value:.4%}"
+    return "99.9999%+" if value < 1 and text == "100.0000%" else text
+
+
 def format_ms(value: float | None) -> str:
     """Return milliseconds with three significant digits, and no fewer than the microsecond."""
     if value is None:

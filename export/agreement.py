@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,17 +22,13 @@ from edgekd.metrics import measure_overlap
 from edgekd.preprocess import preprocess_frame
 from edgekd.runtime import load
 from edgekd.specs import PreprocessSpec
+from edgekd.tables import format_agreement
 
 LARGEST_LOGIT_DIFFERENCE = 1e-3
 LARGEST_PREPROCESS_DIFFERENCE = 1e-5
 # Added to what the spec needs, so that every axis is odd, and is once enlarged and once reduced.
 _FRAME_SIZES = ((37, 53), (333, 97), (211, 603))
 
-# Seen with microscopy: int8 kept Dice on the validation split, and one phantom pixel in thirty changed.
-OTHER_FRAMES_ACTION = (
-    "export in another precision; or, where the student's images look nothing like synthetic ultrasound, "
-    "distil with --golden DATA, which takes golden frames of its own kind"
-)
 NOTHING_MARKED = (
     "the student marks next to nothing on the golden frames, so that they tell little of this build: judge "
     "it by edgekd parity BUNDLE --data DATA, or distil with --golden DATA"
@@ -110,12 +106,26 @@ def run_on_golden_frames(bundle: Bundle, draft: Build, precision: str | None = N
     if agreement["golden_pixel_agreement"] < floor or is_lost:
         raise GateFailure(
             f"the build {draft.name} disagrees with the PyTorch student on golden frames and was not kept",
-            received=f"{agreement['golden_pixel_agreement']:.4%} of the pixels equal"
+            received=f"{format_agreement(agreement['golden_pixel_agreement'])} of the pixels equal"
             + (f", Dice of the foreground {overlap:.4f}" if is_lost else ""),
             expected=f"at least {floor:.2%}" + (f" and {MIN_FOREGROUND_OVERLAP}" if is_lost else ""),
-            action=None if record.precision_asked == "fp32" else OTHER_FRAMES_ACTION,
+            action=None if record.precision_asked == "fp32" else _advise_other(bundle, record.facts),
         )
     return {**agreement, "run_by": engine}
+
+
+def _advise_other(bundle: Bundle, facts: Mapping[str, Any]) -> str:
+    """Return what helps where a reduced precision changes too many pixels of the golden frames."""
+    ways = ["export in another precision"]
+    if facts.get("calibration", {}).get("data_of_the_student") is False:
+        ways.insert(0, "name the data that the student was distilled on with --calib")
+    if bundle.manifest.training.get("config", {}).get("golden") is None:
+        # Seen with microscopy: int8 kept Dice on the validation split, while a phantom pixel in 30 changed.
+        ways.append(
+            "where the student's images look nothing like synthetic ultrasound, distil with --golden DATA, "
+            "which takes golden frames of its own kind"
+        )
+    return "; or, ".join(ways)
 
 
 def _measure_preprocessing(run: Runner, spec: PreprocessSpec, size: tuple[int, int]) -> float:

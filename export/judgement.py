@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgekd.bundle import MIN_AGREEMENT
 from edgekd.metrics import count_confusions, score_cases
+from edgekd.tables import format_agreement
 
 if TYPE_CHECKING:  # a device judges by OpenVINO without it
     import onnx
@@ -73,7 +74,7 @@ class Judgement:
         """Return the figures as part of a sentence."""
         return (
             f"Dice {self.dice:.4f} for {self.dice_fp32:.4f} in fp32, "
-            f"{self.agreement:.2%} of the pixels equal, {self.images} images"
+            f"{format_agreement(self.agreement)} of the pixels equal, {self.images} images"
         )
 
 

@@ -53,6 +53,7 @@ from edgekd.export.graphs import build_deploy_graph, build_preprocess_graph
 from edgekd.metrics import count_confusions, score_cases, summarise_cases
 from edgekd.runtime import load
 from edgekd.runtime.frames import FramePacker
+from edgekd.specs import ClassSpec
 from edgekd.stats import DEFAULT_MARGINS
 
 CHECKS = ("export", "golden", "floor", "task")
@@ -93,7 +94,7 @@ class Bench:
         result = compare_recordings(
             self.record(scene.masks, self.half_a, scene.logits),
             self.record(masks, self.half_a),
-            num_classes=2,
+            classes=ClassSpec(),
         )
         dice = [
             score_cases(count_confusions(self.truths[~self.half_a], one[~self.half_a], 2)).dice

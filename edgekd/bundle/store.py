@@ -122,8 +122,11 @@ def _check_is_bundle(path: Path) -> None:
             f"{path} is no bundle", received=found, expected="a folder written by `edgekd distill`"
         )
     if not (path / MANIFEST_FILE).exists():
+        inside = [found.parent for found in sorted(path.glob(f"*.edgekd/{MANIFEST_FILE}"))]
         raise InputError(
             f"{path} is no bundle",
             received=f"a folder without {MANIFEST_FILE}",
-            action="name the folder NAME.edgekd that `edgekd distill` wrote",
+            action=f"name the bundle in it: {inside[0]}"
+            if inside
+            else "name the folder NAME.edgekd that `edgekd distill` wrote",
         )

@@ -19,7 +19,7 @@ from edgekd.errors import InputError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
-_BLACK_AND_WHITE = ({0}, {255}, {0, 255}, {65535}, {0, 65535})
+_BLACK_AND_WHITE = ({255}, {0, 255}, {65535}, {0, 65535})
 _DECODING_ERRORS = (
     OSError,
     SyntaxError,
@@ -60,7 +60,7 @@ def read_mask(
 ) -> NDArray[np.uint8]:
     """Return the class ids of a mask: (H, W) uint8; several files are merged by their maximum.
 
-    Each file holds class ids, or 0 and white (255, or 65535 in 16 bit) for background and class 1.
+    Each file holds class ids or, where there are two classes, 0 and white (255, or 65535 in 16 bit).
     Accepted are 1 bit, grey, colour with equal channels (alpha is dropped), and palettes: the index
     is the class, unless there are two classes and the palette's used colours are black and white, which
     then count.
@@ -134,14 +134,23 @@ def _check_alpha(path: Path, colours: NDArray[Any], alpha: NDArray[Any]) -> None
 def _read_classes(path: Path, num_classes: int) -> NDArray[np.uint8]:
     values = read_mask_values(path, num_classes)
     present = np.unique(values)
-    if values.dtype == bool or set(present.tolist()) in _BLACK_AND_WHITE:
+    is_white = set(present.tolist()) in _BLACK_AND_WHITE
+    if values.dtype == bool or (is_white and num_classes == 2):
         return (values != 0).astype(np.uint8)
+    if is_white:
+        # White may stand for any of them: tools that spread three classes over the range write the last so.
+        raise InputError(
+            f"the mask {path} holds 0 and {int(present[-1])} alone, in a set of {num_classes} classes",
+            received="white, which names no class",
+            expected=f"class ids 0 to {num_classes - 1}",
+            action="write the ids themselves into the mask",
+        )
     undeclared = [int(value) for value in present if value >= num_classes]
     if undeclared:
         raise InputError(
             f"the mask {path} holds undeclared classes",
             received=f"the values {_list_values(undeclared)}",
-            expected=f"class ids 0 to {num_classes - 1}, or 0 and 255 alone",
+            expected=f"class ids 0 to {num_classes - 1}{', or 0 and 255 alone' * (num_classes == 2)}",
             action=_advise_on_values(path),
         )
     return values.astype(np.uint8)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgekd.atomic import check_output_is_new
 from edgekd.bundle import save_recording
+from edgekd.class_scores import ClassScores, score_classes
 from edgekd.console import print_notice
 from edgekd.data import SPLITS, Case, assign_splits, find_cases, hash_cases, load_cases
 from edgekd.distill.predict import predict_masks, predict_recording
@@ -26,6 +27,7 @@ class EvaluationResult:
         model: the network.
         split: ``train``, ``val``, ``test`` or ``all``.
         scores: at tensor size.
+        class_scores: of each class, the background first.
         data_sha256: hash of the cases.
         recording: where the masks and logits were written; None where they were not.
     """
@@ -33,6 +35,7 @@ class EvaluationResult:
     model: ModelSpec
     split: str
     scores: Scores
+    class_scores: tuple[ClassScores, ...]
     data_sha256: str
     recording: Path | None
 
@@ -80,7 +83,14 @@ def evaluate(
         save_recording(record, recording)
         masks = recording.masks
     confusions = count_confusions(loaded.truths, masks, trained.classes.count)
-    return EvaluationResult(trained.model, split, score_cases(confusions), sha256, record)
+    return EvaluationResult(
+        trained.model,
+        split,
+        score_cases(confusions),
+        score_classes(confusions, trained.classes.names),
+        sha256,
+        record,
+    )
 
 
 def _find_split(data: Path, split: str, trained: TrainedNetwork) -> tuple[Case, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.bundle import Build
+from edgekd.bundle import Build, format_export
 from edgekd.errors import MachineError
 from edgekd.preprocess.device import find_device
 from edgekd.runtime.base import LoadRequest, Masks, Stage
@@ -236,7 +236,8 @@ def _choose_provider(device: str, build: Build) -> str:
         raise MachineError(
             f"ONNX Runtime has no {provider} here",
             received=", ".join(available),
-            action=f"pip install onnxruntime-gpu in place of onnxruntime, or {_offer_others(build)}",
+            action="pip install onnxruntime-gpu in place of onnxruntime where an NVIDIA GPU is; "
+            f"elsewhere {_offer_processor(build)}",
         )
     return provider
 
@@ -260,6 +261,13 @@ def _offer_others(build: Build) -> str:
     """Return what else may run a build's student, as part of a sentence."""
     processor = "" if build.record.precision_asked == "fp16" else "use --device CPU, or "
     return f"{processor}build for another engine, as in: {format_other_engine(build)}"
+
+
+def _offer_processor(build: Build) -> str:
+    """Return what runs a build's student without a GPU, as part of a sentence."""
+    if build.record.precision_asked != "fp16":
+        return "use --device CPU"
+    return f"build for the processor: {format_export(build.path.parent.parent, build.record.target, 'fp32')}"
 
 
 def _load_cuda_libraries() -> None:

@@ -51,5 +51,5 @@ def test_the_one_step_writes_what_the_page_says(
     done = CliRunner().invoke(cli.app, arguments)
     assert done.exit_code == 0, (done.stdout, done.stderr)
     written = {path.name for path in (folder / "parity").iterdir()}
-    assert written == {"parity.json", "parity.md", "parity.xml", "report.html", "worst"}
+    assert written == {"parity.json", "parity.md", "parity.xml", "report.html", "pictures"}
     assert {"parity.xml", "certificate.json"} <= {path.name for path in folder.iterdir()}

@@ -263,3 +263,11 @@ def test_a_build_of_another_bundle_is_refused(bundle_copy: Bundle) -> None:
 
 def test_the_seal_is_named_after_its_file() -> None:
     assert name_seal("manifest.json") == "manifest.sha256"
+
+
+def test_the_folder_around_a_bundle_names_it(student_bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"NAME\.edgekd"):
+        Bundle.open(tmp_path)
+    shutil.copytree(student_bundle.path, tmp_path / "student.edgekd")
+    with pytest.raises(InputError, match=rf"the bundle in it: {tmp_path}/student\.edgekd$"):
+        Bundle.open(tmp_path)

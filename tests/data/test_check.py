@@ -246,14 +246,30 @@ def test_a_crop_box_that_leaves_images_is_one_fault(sound: Path, top: int, left:
     assert report.findings[0].detail.endswith("keep it within height 40 and width 48")
 
 
+def _write_ids(root: Path) -> None:
+    """Write every mask of 0 and 255 with the id of its class."""
+    for path in (root / "masks").iterdir():
+        Image.fromarray(np.asarray(Image.open(path)) // 255).save(path)
+
+
 def test_declared_class_without_pixels_is_told_for_each_split(sound: Path) -> None:
+    _write_ids(sound)
     findings = check_dataset(sound, num_classes=3, quiet=True).findings
     assert [finding.detail for finding in findings] == [
         f"no pixel of class 2 in {split}" for split in ("train", "val", "test")
     ]
 
 
+def test_white_names_no_class_where_there_are_several(sound: Path) -> None:
+    Image.fromarray(np.zeros((40, 48), np.uint8)).save(sound / "masks/c0.png")
+    report = check_dataset(sound, num_classes=3, quiet=True)
+    faults = [one for one in report.findings if one.severity == "fault"]
+    assert [one.case for one in faults] == sorted(f"c{index}" for index in range(1, 30))
+    assert all("0 and 255 alone, in a set of 3 classes" in one.detail for one in faults)
+
+
 def test_undeclared_classes_name_the_count_that_fits_every_mask(sound: Path) -> None:
+    _write_ids(sound)
     for index, value in ((0, 2), (1, 4), (2, 3)):
         mask = np.zeros((40, 48), np.uint8)
         mask[:9], mask[9:18] = 1, value

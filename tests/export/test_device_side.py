@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -80,6 +81,19 @@ def test_build_that_disagrees_with_the_student_leaves_the_one_that_was_there(
     with pytest.raises(GateFailure, match="was not kept"):
         export_bundle(bundle_copy, ["openvino"], quiet=True)
     assert [path.name for path in (bundle_copy.path / "builds").iterdir()] == ["onnx-fp32-cpu"]
+
+
+@pytest.mark.parametrize("own", [True, False, None])
+@pytest.mark.parametrize("golden", [None, "data"])
+def test_advice_on_lost_golden_frames_fits_what_they_and_the_calibration_are(
+    student_bundle: Bundle, own: bool | None, golden: str | None
+) -> None:
+    manifest = student_bundle.manifest.model_copy(update={"training": {"config": {"golden": golden}}})
+    facts = {"calibration": {"data_of_the_student": own}}
+    advice = agreement._advise_other(dataclasses.replace(student_bundle, manifest=manifest), facts)
+    assert ("--calib" in advice) == (own is False)
+    assert ("--golden DATA" in advice) == (golden is None)
+    assert "export in another precision" in advice
 
 
 def test_temporary_folder_without_room_is_no_internal_error(

@@ -72,7 +72,7 @@ def test_without_cuda_it_is_built_and_not_run(bundle: Bundle) -> None:
     ("device", "match"),
     [
         ("CPU", r"no half precision and would compute in float32.*--precision fp32"),
-        ("GPU", r"no CUDAExecutionProvider here.*onnxruntime-gpu"),
+        ("GPU", r"no CUDAExecutionProvider here.*onnxruntime-gpu.*--target onnx --precision fp32$"),
     ],
 )
 def test_it_runs_on_no_processor(
