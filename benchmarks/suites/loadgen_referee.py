@@ -23,10 +23,24 @@ from edgekd.benchmarks import StopRule, describe_environment
 from edgekd.benchmarks.loops import run_loop, time_segment
 from edgekd.benchmarks.quantiles import take_quantile_ns
 from edgekd.bundle import Bundle, read_golden
+from edgekd.errors import MachineError
 from edgekd.runtime import load
 
 MAX_DIFFERENCE = 0.05
 MIN_LATENCY_NS = 100_000
+
+
+def import_loadgen() -> Any:
+    """Return LoadGen's module.
+
+    Raises:
+        MachineError: it is not installed.
+    """
+    try:
+        import mlperf_loadgen  # type: ignore[import-not-found]
+    except ModuleNotFoundError as error:
+        raise MachineError("this suite needs LoadGen", action="pip install mlcommons-loadgen") from error
+    return mlperf_loadgen
 
 
 def measure_here(segmenter: Any, frames: Any, rule: StopRule) -> int:
@@ -37,8 +51,7 @@ def measure_here(segmenter: Any, frames: Any, rule: StopRule) -> int:
 
 def measure_by_loadgen(segmenter: Any, frames: Any, rule: StopRule, expected_ns: int) -> int:
     """Return LoadGen's median of single-stream latencies in ns."""
-    import mlperf_loadgen as loadgen  # type: ignore[import-not-found]
-
+    loadgen = import_loadgen()
     batches = [[frame] for frame in frames]
 
     def issue(samples: Any) -> None:
@@ -103,6 +116,7 @@ def main(
     out: Annotated[Path | None, typer.Option(help="JSON file.")] = None,
 ) -> None:
     """Compare medians and exit 1 where they differ by more than 5 %."""
+    import_loadgen()
     opened = Bundle.open(bundle)
     results = [
         compare_with_loadgen(opened, one, rounds, StopRule(queries, seconds))

@@ -31,7 +31,7 @@ from edgekd.benchmarks import run_prediction
 from edgekd.benchmarks.environment import describe_environment
 from edgekd.bundle import Build, Bundle, GoldenFrames, find_build, read_golden
 from edgekd.config import read_environment
-from edgekd.errors import GateFailure, UsageError
+from edgekd.errors import GateFailure, MachineError, UsageError
 from edgekd.export.source_graphs import CORE_FILE, ENGINE_FILE
 
 PACKAGES = ("openvino-model-api", "opencv-python-headless", "polygraphy", "openvino", "onnxruntime")
@@ -152,7 +152,12 @@ def run_commands(build: Build, folder: Path, golden: GoldenFrames) -> list[dict[
 
 def _import(name: str) -> Any:
     """Import a reader, which is no dependency of EdgeKD and unknown to the type checker."""
-    return importlib.import_module(name)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise MachineError(
+            f"this suite needs {error.name}", action=f"pip install {' '.join(PACKAGES[:3])}"
+        ) from error
 
 
 def _run_command(*arguments: str) -> dict[str, Any]:
