@@ -266,7 +266,7 @@ def _offer_others(build: Build) -> str:
 def _offer_processor(build: Build) -> str:
     """Return what runs a build's student without a GPU, as part of a sentence."""
     if build.record.precision_asked != "fp16":
-        return "use --device CPU"
+        return _offer_others(build)
     return f"build for the processor: {format_export(build.path.parent.parent, build.record.target, 'fp32')}"
 
 
