@@ -16,7 +16,7 @@ from edgekd.benchmarks.report_cells import list_tradeoff
 from edgekd.benchmarks.report_comparison import write_comparison_page
 from edgekd.benchmarks.result_files import write_result
 from edgekd.errors import InputError, UsageError
-from edgekd.tables import Table, format_markdown, format_ms
+from edgekd.tables import Table, format_agreement, format_markdown, format_ms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,4 +226,4 @@ def _format_value(value: float, unit: Unit) -> str:
         "1/s": lambda: f"{value:.1f}",
         "mJ": lambda: f"{value:.2f} mJ",
     }
-    return formats.get(unit, lambda: f"{value:.4%}")()
+    return formats.get(unit, lambda: format_agreement(value))()

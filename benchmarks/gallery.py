@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,13 +34,18 @@ from edgekd.preprocess import restore_mask
 from edgekd.specs import ClassSpec, PreprocessSpec
 
 MAX_PICTURES = 6
+MAX_DIFFERING = 4
+"""Of them, where there is something else to show."""
 MAX_SIDE = 768
 """Larger frames are shown reduced: a report of many pictures must open on a phone."""
 DIFFERENCE_COLOR: Color = (255, 64, 64)
 JPEG_QUALITY = 88
 EVERY_BUILD = "every build that ran"
 
+Mask = npt.NDArray[np.uint8]
+"""Class ids of one frame."""
 Masks = npt.NDArray[np.uint8]
+"""Those of N frames."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +92,10 @@ def draw_golden(
     for index in range(min(MAX_PICTURES, *(result.num_images for result in results))):
         worst = min(range(len(results)), key=lambda which: results[which].agreements[index])
         golden, found = answers[worst]
-        name = results[worst].candidate if results[worst].agreements[index] < 1 else EVERY_BUILD
         frame = golden.frames[index]
+        # A build for frames of one size has golden frames of its own.
+        shared = all(other.frames[index].shape == frame.shape for other, _ in answers)
+        name = EVERY_BUILD if shared and results[worst].agreements[index] == 1 else results[worst].candidate
         masks = {"engine": found[index], "student": golden.masks[index]}
         restored = {view: restore_mask(mask, frame.shape, spec) for view, mask in masks.items()}
         truth = restore_mask(golden.truths[index], frame.shape, spec)
@@ -102,9 +110,9 @@ def draw_cases(
     bundle: Bundle,
     reference: Recording,
 ) -> list[Overlay]:
-    """Draw the cases on which each build differs most from the student.
+    """Draw the cases on which builds differ most from the student, and some on which none does.
 
-    Builds that differ nowhere share pictures: from the case with the lowest Dice to that with the highest.
+    The latter are spread from the lowest Dice to the highest, and are more where few cases differ.
 
     Args:
         cases: those of the recordings, in their order.
@@ -119,33 +127,40 @@ def draw_cases(
     manifest = bundle.manifest
     spec, classes = manifest.preprocess, manifest.classes
     places = {case.name: index for index, case in enumerate(cases)}
-    agreeing = [result.candidate for result in results if not result.worst_cases]
-    each = max(1, MAX_PICTURES // (len(results) - len(agreeing) + bool(agreeing)))
-    chosen: list[tuple[int, str, Recording]] = []
-    for recording, result in zip(recordings, results, strict=True):
-        worst = result.worst_cases[:each]
-        chosen += [(places[case.name], result.candidate, recording) for case in worst]
-    if agreeing:
-        name = EVERY_BUILD if len(agreeing) == len(results) else ", ".join(agreeing)
-        chosen += [(index, name, reference) for index in _spread_cases(reference, classes.count, each)]
+    # The worst case of each build first, then the second of each, and so on.
+    ranked = itertools.zip_longest(
+        *(
+            [(places[case.name], result.candidate, recording) for case in result.worst_cases]
+            for recording, result in zip(recordings, results, strict=True)
+        )
+    )
+    differing = [one for rank in ranked for one in rank if one is not None]
+    equal = np.all([(one.masks == reference.masks).all(axis=(1, 2)) for one in recordings], axis=0)
+    room = MAX_PICTURES - min(MAX_DIFFERING, len(differing))
+    agreeing = _spread_cases(reference, equal, classes.count, room)
+    chosen = sorted(differing[: MAX_PICTURES - len(agreeing)], key=lambda one: one[1])
+    chosen += [(index, EVERY_BUILD, reference) for index in agreeing]
     pictures: list[Overlay] = []
-    for index, name, recording in chosen[:MAX_PICTURES]:
+    for index, name, recording in chosen:
         frame, truth = read_case(cases[index], spec, classes)
-        masks = {"engine": recording.masks[index], "student": reference.masks[index]}
-        restored = {view: restore_mask(mask, frame.shape, spec) for view, mask in masks.items()}
-        pictures.append(_draw(f"{cases[index].name}, {name}", frame, restored, truth, spec, classes))
+        found = {"engine": recording.masks[index], "student": reference.masks[index]}
+        masks = {view: restore_mask(mask, frame.shape, spec) for view, mask in found.items()}
+        title = f"{cases[index].name}, {name}"
+        pictures.append(_draw(title, frame, masks, truth, spec, classes, "at frame size"))
     return pictures
 
 
-def _spread_cases(recording: Recording, num_classes: int, count: int) -> list[int]:
-    """Return up to ``count`` cases by rising Dice, evenly from the lowest to the highest one.
+def _spread_cases(
+    recording: Recording, is_shown: npt.NDArray[np.bool_], num_classes: int, count: int
+) -> list[int]:
+    """Return up to ``count`` of the cases ``is_shown`` (N,), evenly from the lowest Dice to the highest.
 
     Cases without anything to find are taken where there is no other.
     """
     sums = summarise_cases(count_confusions(recording.truths, recording.masks, num_classes))
     dice, has_truth = sums[:, -4], sums[:, -3] > 0
-    order = [int(index) for index in np.argsort(dice, kind="stable") if has_truth[index]]
-    order = order or list(range(len(sums)))
+    order = [int(index) for index in np.argsort(dice, kind="stable") if is_shown[index] and has_truth[index]]
+    order = order or [int(index) for index in np.flatnonzero(is_shown)]
     steps = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
     return [order[step] for step in steps]
 
@@ -153,20 +168,23 @@ def _spread_cases(recording: Recording, num_classes: int, count: int) -> list[in
 def _draw(
     name: str,
     frame: npt.NDArray[Any],
-    masks: dict[str, Masks],
-    truth: Masks,
+    masks: dict[str, Mask],
+    truth: Mask,
     spec: PreprocessSpec,
     classes: ClassSpec,
+    size: str = "",
 ) -> LayeredOverlay:
+    """Draw the engine's and the student's mask of a frame; ``size`` says at which size Dice is taken."""
     base = draw_overlay(frame, np.zeros(frame.shape[:2], np.uint8), frame_order=spec.frame_order)
     base.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     layers = [
-        Layer(view, _describe_mask(name, view, mask, truth, classes), _draw_layer(mask, base.size))
+        Layer(view, _describe_mask(name, view, mask, truth, classes, size), _draw_layer(mask, base.size))
         for view, mask in masks.items()
     ]
     layers.append(Layer("truth", f"{name}: the annotation", _draw_layer(truth, base.size, TRUTH_COLOR)))
     differing = masks["engine"] != masks["student"]
-    caption = f"{name}: {float(differing.mean()):.3%} of the pixels differ between engine and student"
+    count = np.count_nonzero(differing)
+    caption = f"{name}: {count} of {differing.size} pixels differ between engine and student"
     layer = _draw_layer(differing.astype(np.uint8), base.size, DIFFERENCE_COLOR, solid=True)
     layers.append(Layer("difference", caption, layer))
     first_layer = Image.open(io.BytesIO(layers[0].png)).convert("RGBA")
@@ -181,14 +199,14 @@ def _draw(
     )
 
 
-def _describe_mask(name: str, view: str, mask: Masks, truth: Masks, classes: ClassSpec) -> str:
+def _describe_mask(name: str, view: str, mask: Mask, truth: Mask, classes: ClassSpec, size: str) -> str:
     dice = score_cases(count_confusion(truth, mask, classes.count)[None]).dice
-    shown = "no Dice, the truth is empty" if np.isnan(dice) else f"Dice {dice:.3f} at frame size"
+    shown = "no Dice, the truth is empty" if np.isnan(dice) else f"Dice {dice:.3f} {size}".rstrip()
     return f"{name}: the {view}'s mask covers {float((mask > 0).mean()):.1%} of the frame; {shown}"
 
 
 def _draw_layer(
-    mask: Masks, size: tuple[int, int], color: Color | None = None, *, solid: bool = False
+    mask: Mask, size: tuple[int, int], color: Color | None = None, *, solid: bool = False
 ) -> bytes:
     """Return a transparent PNG of a mask: tint and contour of each class, or all in one colour."""
     enlarged = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))

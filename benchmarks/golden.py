@@ -12,7 +12,7 @@ from edgekd.bundle import MIN_AGREEMENT, MIN_FOREGROUND_OVERLAP, JudgedFrames
 from edgekd.errors import GateFailure
 from edgekd.metrics import measure_overlap
 from edgekd.runtime import Segmenter
-from edgekd.tables import format_agreement
+from edgekd.tables import format_agreement, format_floor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +58,8 @@ class GoldenResult:
         if self.passed:
             return ()
         if self.pixel_agreement < self.min_agreement:
-            return (
-                f"pixel agreement {format_agreement(self.pixel_agreement)} is below {self.min_agreement:.2%}",
-            )
+            shown = format_agreement(self.pixel_agreement)
+            return (f"pixel agreement {shown} is below {format_floor(self.min_agreement)}",)
         if self.overlap is None:
             return (
                 "the student marks next to nothing on the golden frames, so that an engine which never does "

@@ -18,7 +18,7 @@ from edgekd.errors import GateFailure, InputError, IntegrityError
 from edgekd.metrics import METRICS, Scores, count_confusions, score_cases, score_sums, summarise_cases
 from edgekd.specs import ClassSpec
 from edgekd.stats import DEFAULT_MARGINS, MIN_GROUPS, Verdict, decide_non_inferiority
-from edgekd.tables import format_agreement
+from edgekd.tables import format_agreement, format_floor
 
 NUM_WORST_CASES = 5
 
@@ -243,7 +243,7 @@ def _apply_agreement_floor(verdict: Verdict, agreement: float, floor: float | No
     if floor is None or agreement >= floor:
         return verdict
     shown = format_agreement(agreement)
-    reason = f"pixel agreement {shown} is below {floor:.2%}: the engine computes something else"
+    reason = f"pixel agreement {shown} is below {format_floor(floor)}: the engine computes something else"
     return dataclasses.replace(
         verdict, overall="fail", reasons=(reason, *verdict.reasons), groups_needed=None
     )

@@ -7,7 +7,15 @@ from typing import Any
 
 from edgekd.class_scores import list_foreground
 from edgekd.metrics import METRICS
-from edgekd.tables import NOT_MEASURED, Table, format_agreement, format_bytes, format_count, format_score
+from edgekd.tables import (
+    NOT_MEASURED,
+    Table,
+    format_agreement,
+    format_bytes,
+    format_count,
+    format_floor,
+    format_score,
+)
 
 METRIC_NAMES = {"acc": "Acc", "miou": "mIoU", "dice": "Dice", "kappa": "kappa"}
 
@@ -66,7 +74,7 @@ def build_parity_table(report: Mapping[str, Any]) -> Table:
             one["conclusion"],
             str(one["num_images"]),
             format_agreement(one["pixel_agreement"]),
-            f"{one['min_agreement']:.2%}",
+            format_floor(one["min_agreement"]),
         )
         for one in results
     )
@@ -111,7 +119,7 @@ def build_class_table(report: Mapping[str, Any]) -> Table:
             result["candidate"],
             student["name"],
             str(student["num_images"]),
-            *(format_score(side[name]) for name in ("dice", "iou") for side in (student, engine)),
+            *(_format_class_score(side[name]) for name in ("dice", "iou") for side in (student, engine)),
         )
         for result in report["results"]
         for student, engine in zip(
@@ -200,6 +208,10 @@ def build_environment_table(environment: Mapping[str, Any]) -> Table:
     """Return the machine as rows of name and value; nested facts are joined in one cell."""
     rows = tuple((name.replace("_", " "), _join_facts(value)) for name, value in environment.items())
     return Table("Machine", ("Fact", "Value"), rows)
+
+
+def _format_class_score(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
 
 
 def _format_case_dice(value: float | None) -> str:

@@ -19,8 +19,8 @@ class ClassScores:
 
     Attributes:
         name: of the class.
-        dice: mean of its Dice over the images whose truth holds any foreground and whose truth or prediction
-            holds the class; NaN for the background. (``Scores.dice`` is the mean over classes first.)
+        dice: mean of its Dice over the images whose truth holds it; NaN for the background. Where it is found
+            and is not shows in ``iou`` alone; ``Scores.dice`` counts that too.
         iou: intersection over union, pooled over the set.
         num_images: images whose truth holds the class.
     """
@@ -55,11 +55,11 @@ def score_classes(confusions: npt.NDArray[np.int64], names: Sequence[str]) -> tu
             expected=f"(N, {len(names)}, {len(names)})",
         )
     hits = np.diagonal(confusions, axis1=1, axis2=2)
-    in_truth, in_both = confusions.sum(axis=2), confusions.sum(axis=2) + confusions.sum(axis=1)
-    has_foreground = in_truth[:, 1:].sum(axis=1) > 0
+    in_truth = confusions.sum(axis=2)
+    in_both = in_truth + confusions.sum(axis=1)
     scored: list[ClassScores] = []
     for index, name in enumerate(names):
-        counted = has_foreground & (in_both[:, index] > 0)
+        counted = in_truth[:, index] > 0
         dice = 2 * hits[counted, index] / in_both[counted, index] if index else np.empty(0)
         overlap, together = int(hits[:, index].sum()), int(in_both[:, index].sum())
         scored.append(
@@ -67,7 +67,7 @@ def score_classes(confusions: npt.NDArray[np.int64], names: Sequence[str]) -> tu
                 name,
                 dice=float(dice.mean()) if len(dice) else math.nan,
                 iou=overlap / (together - overlap) if together else math.nan,
-                num_images=int((in_truth[:, index] > 0).sum()),
+                num_images=int(counted.sum()),
             )
         )
     return tuple(scored)

@@ -30,9 +30,13 @@ def format_score(value: float | None) -> str:
 
 
 def format_agreement(value: float) -> str:
-    """Return a part of pixels in percent; what is not all of them never shows as 100."""
-    text = f"{value:.4%}"
-    return "99.9999%+" if value < 1 and text == "100.0000%" else text
+    """Return a part of pixels in percent, rounded down: all but one of them is never 100."""
+    return f"{math.floor(1e6 * value + 1e-6) / 1e4:.4f}%"
+
+
+def format_floor(value: float) -> str:
+    """Return a part of pixels that must be reached, in percent with all its digits."""
+    return f"{100 * value:.8g}%"
 
 
 def format_ms(value: float | None) -> str:

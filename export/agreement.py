@@ -22,7 +22,7 @@ from edgekd.metrics import measure_overlap
 from edgekd.preprocess import preprocess_frame
 from edgekd.runtime import load
 from edgekd.specs import PreprocessSpec
-from edgekd.tables import format_agreement
+from edgekd.tables import format_agreement, format_floor
 
 LARGEST_LOGIT_DIFFERENCE = 1e-3
 LARGEST_PREPROCESS_DIFFERENCE = 1e-5
@@ -108,7 +108,8 @@ def run_on_golden_frames(bundle: Bundle, draft: Build, precision: str | None = N
             f"the build {draft.name} disagrees with the PyTorch student on golden frames and was not kept",
             received=f"{format_agreement(agreement['golden_pixel_agreement'])} of the pixels equal"
             + (f", Dice of the foreground {overlap:.4f}" if is_lost else ""),
-            expected=f"at least {floor:.2%}" + (f" and {MIN_FOREGROUND_OVERLAP}" if is_lost else ""),
+            expected=f"at least {format_floor(floor)}"
+            + (f" and {MIN_FOREGROUND_OVERLAP}" if is_lost else ""),
             action=None if record.precision_asked == "fp32" else _advise_other(bundle, record.facts),
         )
     return {**agreement, "run_by": engine}
@@ -117,7 +118,7 @@ def run_on_golden_frames(bundle: Bundle, draft: Build, precision: str | None = N
 def _advise_other(bundle: Bundle, facts: Mapping[str, Any]) -> str:
     """Return what helps where a reduced precision changes too many pixels of the golden frames."""
     ways = ["export in another precision"]
-    if facts.get("calibration", {}).get("data_of_the_student") is False:
+    if (facts.get("calibration") or {}).get("data_of_the_student") is False:
         ways.insert(0, "name the data that the student was distilled on with --calib")
     if bundle.manifest.training.get("config", {}).get("golden") is None:
         # Seen with microscopy: int8 kept Dice on the validation split, while a phantom pixel in 30 changed.

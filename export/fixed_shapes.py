@@ -22,7 +22,7 @@ from edgekd.export.source_graphs import CORE_FILE, DEPLOY_FILE, pick_graph_facts
 from edgekd.preprocess.reference import SMALLEST_FRAME
 from edgekd.runtime import load
 from edgekd.specs import PreprocessSpec
-from edgekd.tables import format_agreement
+from edgekd.tables import format_agreement, format_floor
 
 _ANY_SIZE = (97, 131)
 _SHAPE_FACTS = ("batch", "frame_size")
@@ -119,7 +119,7 @@ def open_fixed(bundle: Bundle, build: Build, shapes: FixedShapes) -> Iterator[Bu
             raise GateFailure(
                 f"the build {fixed.name} with fixed shapes gives other masks and was not kept",
                 received=f"{format_agreement(agreement)} of the pixels equal",
-                expected=f"at least {floor:.2%}",
+                expected=f"at least {format_floor(floor)}",
             )
         yield fixed
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgekd.bundle import MIN_AGREEMENT
 from edgekd.metrics import count_confusions, score_cases
-from edgekd.tables import format_agreement
+from edgekd.tables import format_agreement, format_floor
 
 if TYPE_CHECKING:  # a device judges by OpenVINO without it
     import onnx
@@ -68,7 +68,7 @@ class Judgement:
     def describe_limits(self) -> str:
         """Return what had to be reached, as part of a sentence."""
         loss, floor = LARGEST_DICE_LOSS[self.precision], MIN_AGREEMENT[self.precision]
-        return f"a loss of Dice of at most {loss}, and at least {floor:.2%} of the pixels equal"
+        return f"a loss of Dice of at most {loss}, and at least {format_floor(floor)} of the pixels equal"
 
     def format(self) -> str:
         """Return the figures as part of a sentence."""

@@ -25,17 +25,14 @@ def test_classes_worked_by_hand() -> None:
     assert background.to_dict()["dice"] is None
 
 
-def test_a_class_found_where_the_truth_holds_another_counts_as_zero() -> None:
-    confusion = np.array([[[5, 0, 1], [0, 4, 0], [0, 0, 0]]])
-    _, cyst, solid = score_classes(confusion, NAMES)
-    assert (cyst.dice, solid.dice, solid.num_images) == (1.0, 0.0, 0)
-
-
-def test_images_with_empty_truth_leave_dice_alone() -> None:
-    found, wrong = [[8, 0, 0], [0, 4, 0], [0, 0, 0]], [[9, 3, 0], [0, 0, 0], [0, 0, 0]]
-    _, cyst, solid = score_classes(np.array([found, wrong]), NAMES)
-    assert (cyst.dice, cyst.iou) == (1.0, pytest.approx(4 / 7))
-    assert math.isnan(solid.dice) and math.isnan(solid.iou)
+def test_a_class_found_where_it_is_not_lowers_its_iou_alone() -> None:
+    other, empty = [[5, 0, 1], [0, 4, 0], [0, 0, 0]], [[9, 3, 0], [0, 0, 0], [0, 0, 0]]
+    _, cyst, solid = score_classes(np.array([other, empty]), NAMES)
+    assert (cyst.dice, cyst.iou, cyst.num_images) == (1.0, pytest.approx(4 / 7), 1)
+    assert math.isnan(solid.dice)
+    assert (solid.iou, solid.num_images) == (0.0, 0)
+    _, _, absent = score_classes(np.array([empty]), NAMES)
+    assert math.isnan(absent.iou)
 
 
 def test_one_foreground_class_has_the_dice_and_iou_of_the_whole() -> None:

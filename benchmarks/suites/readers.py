@@ -4,7 +4,8 @@ Model API opens ``model_api.xml`` by itself, with its own defaults, and gets fra
 masks stand beside those that ``edgekd predict`` writes. Polygraphy compares ONNX Runtime with OpenVINO on the
 core and the engine graph, fed with the bundle's golden tensors, and its command runs and examines the files.
 
-Neither package is a dependency of EdgeKD: ``pip install openvino-model-api polygraphy``, then
+These packages are no dependencies of EdgeKD: ``pip install openvino-model-api opencv-python-headless
+polygraphy``, then
 ``EDGEKD_DATA=FOLDER python -m edgekd.benchmarks.suites.readers BUNDLE --out FILE``.
 """
 
@@ -22,7 +23,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import openvino
 import typer
 from PIL import Image
 
@@ -34,6 +34,7 @@ from edgekd.config import read_environment
 from edgekd.errors import GateFailure, MachineError, UsageError
 from edgekd.export.source_graphs import CORE_FILE, ENGINE_FILE
 
+MODULES = ("model_api.models", "cv2", "polygraphy", "openvino", "onnxruntime")
 PACKAGES = ("openvino-model-api", "opencv-python-headless", "polygraphy", "openvino", "onnxruntime")
 # Polygraphy's own default for ONNX Runtime against another library.
 TOLERANCE = 1e-3
@@ -108,7 +109,9 @@ def _build_openvino_runner(path: Path) -> Any:
         compiled: Any = None
 
         def activate_impl(self) -> None:
-            self.compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+            self.compiled = (
+                _import("openvino").Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+            )
 
         def get_input_metadata_impl(self) -> Any:
             port = self.compiled.inputs[0]
@@ -156,7 +159,7 @@ def _import(name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise MachineError(
-            f"this suite needs {error.name}", action=f"pip install {' '.join(PACKAGES[:3])}"
+            f"this suite needs {error.name}", action=f"pip install {' '.join(PACKAGES)}"
         ) from error
 
 
@@ -174,6 +177,8 @@ def main(
     count: Annotated[int, typer.Option(help="Frames of BUSI.", min=1)] = 20,
 ) -> None:
     """Let the readers read, write what they saw, and fail where one saw something else than we do."""
+    for name in MODULES:
+        _import(name)
     opened = Bundle.open(bundle)
     graphs, golden = find_build(opened, "onnx"), read_golden(opened)
     model_api = compare_model_api(opened, list_busi_frames(count))

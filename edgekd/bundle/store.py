@@ -18,6 +18,7 @@ The format on one screen::
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -126,7 +127,7 @@ def _check_is_bundle(path: Path) -> None:
         raise InputError(
             f"{path} is no bundle",
             received=f"a folder without {MANIFEST_FILE}",
-            action=f"name the bundle in it: {inside[0]}"
+            action=f"name a bundle in it, such as {shlex.quote(str(inside[0]))}"
             if inside
             else "name the folder NAME.edgekd that `edgekd distill` wrote",
         )

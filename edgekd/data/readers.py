@@ -60,8 +60,8 @@ def read_mask(
 ) -> NDArray[np.uint8]:
     """Return the class ids of a mask: (H, W) uint8; several files are merged by their maximum.
 
-    Each file holds class ids or, where there are two classes, 0 and white (255, or 65535 in 16 bit).
-    Accepted are 1 bit, grey, colour with equal channels (alpha is dropped), and palettes: the index
+    Each file holds class ids or, where there are two classes, 0 and white (255, 65535 in 16 bit, 1 in one
+    bit). Accepted are grey, colour with equal channels (alpha is dropped), and palettes: the index
     is the class, unless there are two classes and the palette's used colours are black and white, which
     then count.
 
@@ -113,7 +113,7 @@ def read_mask_values(path: Path, num_classes: int) -> NDArray[Any]:
         raise InputError(
             f"the mask {path} is coloured",
             received="red, green and blue values that differ",
-            expected="class ids, 0 and 255, or a palette whose index is the class",
+            expected="class ids, or a palette whose index is the class",
             action="export the mask as one grey channel of class ids",
         )
     if pixels.shape[2] != 3:
@@ -126,7 +126,7 @@ def _check_alpha(path: Path, colours: NDArray[Any], alpha: NDArray[Any]) -> None
         raise InputError(
             f"the mask {path} holds its shape in the alpha channel",
             received=f"one colour, {_list_values(np.unique(alpha).tolist())} as alpha",
-            expected="class ids, or 0 and 255, in a grey channel",
+            expected="class ids in a grey channel",
             action="export the mask again without transparency",
         )
 
@@ -134,23 +134,25 @@ def _check_alpha(path: Path, colours: NDArray[Any], alpha: NDArray[Any]) -> None
 def _read_classes(path: Path, num_classes: int) -> NDArray[np.uint8]:
     values = read_mask_values(path, num_classes)
     present = np.unique(values)
-    is_white = set(present.tolist()) in _BLACK_AND_WHITE
-    if values.dtype == bool or (is_white and num_classes == 2):
-        return (values != 0).astype(np.uint8)
-    if is_white:
+    is_white = set(present.tolist()) in _BLACK_AND_WHITE or (values.dtype == bool and bool(present.any()))
+    if is_white and num_classes > 2:
         # White may stand for any of them: tools that spread three classes over the range write the last so.
         raise InputError(
-            f"the mask {path} holds 0 and {int(present[-1])} alone, in a set of {num_classes} classes",
-            received="white, which names no class",
+            f"the mask {path} names no class, in a set of {num_classes}",
+            received=f"{_list_values(present.astype(int).tolist())} alone, as where there is one class",
             expected=f"class ids 0 to {num_classes - 1}",
             action="write the ids themselves into the mask",
         )
+    if is_white:
+        return (values != 0).astype(np.uint8)
     undeclared = [int(value) for value in present if value >= num_classes]
     if undeclared:
         raise InputError(
             f"the mask {path} holds undeclared classes",
             received=f"the values {_list_values(undeclared)}",
-            expected=f"class ids 0 to {num_classes - 1}{', or 0 and 255 alone' * (num_classes == 2)}",
+            expected="class ids 0 to 1, or 0 and 255 alone"
+            if num_classes == 2
+            else f"class ids 0 to {num_classes - 1}",
             action=_advise_on_values(path),
         )
     return values.astype(np.uint8)

@@ -64,6 +64,11 @@ def format_other_engine(build: Build) -> str:
     return format_export(bundle, target, precision if precision in ("fp32", "int8") else "fp32")
 
 
+def offer_processor(build: Build) -> str:
+    """Return what makes an ONNX build of the same student that runs on a processor, as part of a sentence."""
+    return f"build for the processor: {format_export(build.path.parent.parent, 'onnx', 'fp32')}"
+
+
 def check_build_record(build: Build, bundle: Bundle) -> None:
     """Raise where a build does not compute as it was asked to, or preprocesses in another way.
 
@@ -117,7 +122,7 @@ def _explain_provider(build: Build) -> tuple[str, str]:
         return reason, f"or build for the GPU: {format_export(bundle, 'tensorrt', 'int8')}"
     if precision == "fp16":
         reason = ", which has no half precision and would compute in float32"
-        return reason, f"such as GPU, or build for the processor: {format_export(bundle, 'onnx', 'fp32')}"
+        return reason, f"such as GPU, or {offer_processor(build)}"
     return "", f"for a GPU a TensorRT build, or {format_rebuild(build)}"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.bundle import Build, format_export
+from edgekd.bundle import Build
 from edgekd.errors import MachineError
 from edgekd.preprocess.device import find_device
 from edgekd.runtime.base import LoadRequest, Masks, Stage
@@ -22,6 +22,7 @@ from edgekd.runtime.facts import (
     check_provider,
     format_other_engine,
     format_rebuild,
+    offer_processor,
 )
 from edgekd.runtime.limits import FrameLimits
 from edgekd.runtime.onnx_probe import build_probe
@@ -59,10 +60,8 @@ class OnnxEngine:
         """
         onnxruntime = _import_onnxruntime()
         build = request.find_build()
-        self._provider = _choose_provider(request.device, build)
         check_build_record(build, request.bundle)
-        check_provider(build, self._provider, list_providers(request.precision))
-        _check_gpu(request.device)
+        self._provider = _choose_provider(request.device, build)
         check_onnx_format(build, f"ONNX Runtime {onnxruntime.__version__}", _find_unread)
         self._session: Any = self._start(build, request)
         used = self._session.get_providers()
@@ -70,8 +69,8 @@ class OnnxEngine:
             raise MachineError(
                 f"ONNX Runtime could not start {self._provider}",
                 received=used[0],
-                action="see the log of ONNX Runtime for the library that is missing, or build for another "
-                f"engine, as in: {format_other_engine(build)}",
+                action="see the log of ONNX Runtime for the library that is missing, or "
+                + _offer_others(build),
             )
         if self._provider != _PROVIDERS["CPU"]:
             _set_log_level(_FATAL)
@@ -96,9 +95,7 @@ class OnnxEngine:
     def find_obstacle(cls, build: Build, device: str) -> str | None:
         """Return why the provider of the device is not there, or None."""
         try:
-            provider = _choose_provider(device, build)
-            check_provider(build, provider, list_providers(build.record.precision_asked))
-            _check_gpu(device)
+            _choose_provider(device, build)
             check_onnx_format(build, f"ONNX Runtime {_import_onnxruntime().__version__}", _find_unread)
         except MachineError as error:
             return str(error)
@@ -222,6 +219,11 @@ def _read_number(device: str) -> str:
 
 
 def _choose_provider(device: str, build: Build) -> str:
+    """Return the execution provider of a device, which is there and for which the build is meant.
+
+    Raises:
+        MachineError: there is none, or the build is not meant for it.
+    """
     family, dot, number = device.upper().partition(".")
     provider = _PROVIDERS.get(family)
     if provider is None or (dot and (family == "CPU" or not number.isdecimal())):
@@ -231,21 +233,20 @@ def _choose_provider(device: str, build: Build) -> str:
             expected="CPU, GPU, or one of several such as GPU.1",
             action=f"use one of those, or build for another engine, as in: {format_other_engine(build)}",
         )
+    check_provider(build, provider, list_providers(build.record.precision_asked))
     available: list[str] = _import_onnxruntime().get_available_providers()
     if provider not in available:
+        others = offer_processor if build.record.precision_asked == "fp16" else _offer_others
         raise MachineError(
             f"ONNX Runtime has no {provider} here",
             received=", ".join(available),
             action="pip install onnxruntime-gpu in place of onnxruntime where an NVIDIA GPU is; "
-            f"elsewhere {_offer_processor(build)}",
+            f"elsewhere {others(build)}",
         )
+    if family == "GPU":
+        # The library offers CUDA also where there is no GPU.
+        find_device(int(number or 0))
     return provider
-
-
-def _check_gpu(device: str) -> None:
-    """Raise MachineError where a GPU is asked for and is not there: the library offers CUDA all the same."""
-    if device.startswith("GPU"):
-        find_device(int(_read_number(device) or 0))
 
 
 def _set_log_level(level: int) -> None:
@@ -261,13 +262,6 @@ def _offer_others(build: Build) -> str:
     """Return what else may run a build's student, as part of a sentence."""
     processor = "" if build.record.precision_asked == "fp16" else "use --device CPU, or "
     return f"{processor}build for another engine, as in: {format_other_engine(build)}"
-
-
-def _offer_processor(build: Build) -> str:
-    """Return what runs a build's student without a GPU, as part of a sentence."""
-    if build.record.precision_asked != "fp16":
-        return _offer_others(build)
-    return f"build for the processor: {format_export(build.path.parent.parent, build.record.target, 'fp32')}"
 
 
 def _load_cuda_libraries() -> None:

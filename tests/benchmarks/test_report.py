@@ -115,8 +115,8 @@ def test_page_is_accessible(page: Callable[..., str]) -> None:
     pictures = [attributes for tag, attributes in reader.tags if tag == "img"]
     bases = [picture for picture in pictures if "class" not in picture]
     layers = [picture for picture in pictures if "class" in picture]
-    assert len(bases) == 6
-    assert len(layers) == 4 * 6
+    assert len(bases) == 5
+    assert len(layers) == 4 * 5
     # The bare frame is behind every view; what is seen stands with the view.
     assert all(picture["alt"] == "" for picture in bases)
     assert all(len(picture["alt"] or "") > 20 for picture in layers)

@@ -269,5 +269,5 @@ def test_the_folder_around_a_bundle_names_it(student_bundle: Bundle, tmp_path: P
     with pytest.raises(InputError, match=r"NAME\.edgekd"):
         Bundle.open(tmp_path)
     shutil.copytree(student_bundle.path, tmp_path / "student.edgekd")
-    with pytest.raises(InputError, match=rf"the bundle in it: {tmp_path}/student\.edgekd$"):
+    with pytest.raises(InputError, match=rf"a bundle in it, such as {tmp_path}/student\.edgekd$"):
         Bundle.open(tmp_path)

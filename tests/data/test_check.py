@@ -265,7 +265,7 @@ def test_white_names_no_class_where_there_are_several(sound: Path) -> None:
     report = check_dataset(sound, num_classes=3, quiet=True)
     faults = [one for one in report.findings if one.severity == "fault"]
     assert [one.case for one in faults] == sorted(f"c{index}" for index in range(1, 30))
-    assert all("0 and 255 alone, in a set of 3 classes" in one.detail for one in faults)
+    assert all("0, 255 alone, as where there is one class" in one.detail for one in faults)
 
 
 def test_undeclared_classes_name_the_count_that_fits_every_mask(sound: Path) -> None:

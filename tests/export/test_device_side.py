@@ -83,15 +83,23 @@ def test_build_that_disagrees_with_the_student_leaves_the_one_that_was_there(
     assert [path.name for path in (bundle_copy.path / "builds").iterdir()] == ["onnx-fp32-cpu"]
 
 
-@pytest.mark.parametrize("own", [True, False, None])
+@pytest.mark.parametrize(
+    ("facts", "names_calib"),
+    [
+        ({}, False),
+        ({"calibration": None}, False),
+        ({"calibration": {"data_of_the_student": None}}, False),
+        ({"calibration": {"data_of_the_student": True}}, False),
+        ({"calibration": {"data_of_the_student": False}}, True),
+    ],
+)
 @pytest.mark.parametrize("golden", [None, "data"])
 def test_advice_on_lost_golden_frames_fits_what_they_and_the_calibration_are(
-    student_bundle: Bundle, own: bool | None, golden: str | None
+    student_bundle: Bundle, facts: dict[str, object], names_calib: bool, golden: str | None
 ) -> None:
     manifest = student_bundle.manifest.model_copy(update={"training": {"config": {"golden": golden}}})
-    facts = {"calibration": {"data_of_the_student": own}}
     advice = agreement._advise_other(dataclasses.replace(student_bundle, manifest=manifest), facts)
-    assert ("--calib" in advice) == (own is False)
+    assert ("--calib" in advice) == names_calib
     assert ("--golden DATA" in advice) == (golden is None)
     assert "export in another precision" in advice
 

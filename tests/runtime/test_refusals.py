@@ -101,20 +101,28 @@ def test_onnx_build_for_another_library_or_provider(
 
 
 @pytest.mark.parametrize(
-    ("device", "message"), [("GPU", "no CUDAExecutionProvider here"), ("NPU", "no such device")]
+    ("device", "message"),
+    [
+        ("GPU", r"no CUDAExecutionProvider here.*elsewhere use --device CPU, or .*--target openvino"),
+        ("NPU", "no such device"),
+    ],
 )
 def test_onnx_device_that_is_not_here(
     bundle: Bundle, device: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    build = add_build(bundle, "onnx", ONNX_FACTS)
+    build = add_build(bundle, "onnx", {})
     assert check_refused(build, bundle, message, monkeypatch, device=device).exit_code == 3
 
 
-def test_int8_of_onnx_is_not_for_a_gpu(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_there", [True, False])
+def test_int8_of_onnx_is_not_for_a_gpu(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
     pytest.importorskip("onnxruntime")
-    offer_cuda(monkeypatch)
+    if is_there:
+        offer_cuda(monkeypatch)
     # Nor is one whose record does not say so.
     build = add_build(bundle, "onnx", {}, "int8")
     error = check_refused(build, bundle, "not meant for CUDAExecutionProvider", monkeypatch, device="GPU")

@@ -38,6 +38,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, 
     return fault_bench.run_bench(data, tmp_path)
 
 
+@pytest.mark.slow
 def test_faults_are_caught_sound_exports_are_not_and_the_gate_holds_at_its_margin(
     results: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,11 +57,12 @@ def test_faults_are_caught_sound_exports_are_not_and_the_gate_holds_at_its_margi
 
     np.savez(tmp_path / "sums.npz", **sums)
     monkeypatch.setattr(gate_power, "GROUPS", (20,))
-    monkeypatch.setattr(gate_power, "CELLS", (("dense", "dice", (20,)),))
-    monkeypatch.setattr(gate_power, "LOSSES", (0.0, 1.0))
+    monkeypatch.setattr(gate_power, "CELLS", (("half", "kappa", (20,)),))
+    # A hundredth of a margin is hardly ever met, a whole one by most groups.
+    monkeypatch.setattr(gate_power, "LOSSES", (0.01, 1.0))
     gate_power.main(tmp_path / "sums.npz", tmp_path, studies=10, power_studies=10)
     power = json.loads((tmp_path / "gate_power.json").read_text())
-    nothing, margin = (row["pass"] for row in power["power"])
-    assert nothing == 1.0 and margin <= 0.1
+    little, margin = (row["pass"] for row in power["power"])
+    assert little > 0.3 and margin <= 0.1
     (row,) = power["type_one"]
-    assert row["gate_pass"] <= 0.1 and row["faulty_part"] > 0.5
+    assert row["score"] == "kappa" and row["gate_pass"] <= row["pass"] <= 0.3
