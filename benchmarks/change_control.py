@@ -60,7 +60,9 @@ def _describe_column(column: Column) -> dict[str, str]:
             }
         else:
             found |= {"data of the gate": str(content.get("data") or "golden frames")}
+            found |= {"data sha256": str(content.get("data_sha256") or "–")}
             found |= {"reference of the gate": str(content.get("reference", "–"))}
+            found |= {"reference sha256": str(content.get("reference_sha256") or "–")}
         found |= _describe_environment(content.get("environment", {}))
         found |= _describe_engines(content)
         found[f"{kind} command"] = str(content.get("command", "–"))

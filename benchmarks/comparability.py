@@ -42,7 +42,7 @@ def find_doubts(columns: Sequence[Column]) -> Iterator[str]:
     first = columns[0]
     if len(frozenset().union(*(column.collect("manifest_sha256") for column in columns))) > 1:
         yield "the reports are of different bundles: another student was measured, not only another machine"
-    if len({column.collect("frames") for column in columns}) > 1:
+    if len({frames for column in columns if (frames := column.collect("frames"))}) > 1:
         yield "the reports were made on different frames"
     for column in columns[1:]:
         yield from _find_gate_doubts(first, column)
@@ -52,6 +52,9 @@ def find_doubts(columns: Sequence[Column]) -> Iterator[str]:
         missing = sorted(first.builds - column.builds)
         if missing:
             yield f"{column.name} lacks {', '.join(missing)}"
+        added = sorted(column.builds - first.builds)
+        if added:
+            yield f"{', '.join(added)} of {column.name} is not in {first.name}: not judged"
         disturbed = sorted((first.disturbed | column.disturbed) & first.builds & column.builds)
         if disturbed:
             yield f"tails of {', '.join(disturbed)} are not judged: the machine was not quiet"

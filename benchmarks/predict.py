@@ -16,7 +16,8 @@ from edgekd.benchmarks.frame_sizes import leave_misfits
 from edgekd.benchmarks.overlays import add_legend, draw_overlay, encode_png, list_legend
 from edgekd.benchmarks.result_files import format_json
 from edgekd.benchmarks.selection import choose_builds
-from edgekd.bundle import Bundle
+from edgekd.bundle import PRECISIONS, Bundle
+from edgekd.console import print_notice
 from edgekd.data import list_images, read_frame, read_image
 from edgekd.errors import InputError
 from edgekd.preprocess import restore_mask
@@ -75,8 +76,9 @@ def run_prediction(
         bundle: an opened bundle or its path.
         source: an image, or a folder whose images are taken, without its subfolders.
         out: new folder.
-        target: the build to use; None takes the first that can run here and takes frames of these sizes.
-        precision, device: narrow the builds.
+        target: the build to use; None takes one that can run here and takes frames of these sizes.
+        precision: of the build; None takes float32 where there is one, and else says what is taken.
+        device: narrows the builds.
         cache: where an engine may keep compiled code.
         quiet: no progress bar.
 
@@ -89,11 +91,15 @@ def run_prediction(
     check_output_is_new(out)
     images = list_images(source, quiet=quiet)
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    choices, _ = choose_builds(opened, () if target is None else (target,), precision, device)
+    choices, skipped = choose_builds(opened, () if target is None else (target,), precision, device)
     shapes = (shape for shape in map(_read_shape, images) if shape is not None)
-    choices, _ = leave_misfits(opened, choices, shapes, named=target is not None)
-    with choices[0].load(opened, cache) as segmenter:
-        return predict_folder(segmenter, images, out, engine=choices[0].name, quiet=quiet)
+    choices, misfits = leave_misfits(opened, choices, shapes, named=target is not None)
+    choice = min(choices, key=lambda one: PRECISIONS.index(one.precision))
+    if precision is None and choice.precision != PRECISIONS[0]:
+        left = "".join(f"; {one.name}: {one.reason}" for one in (*misfits, *skipped) if "fp32" in one.name)
+        print_notice(f"{choice.name} is taken, for no float32 build is{left}", quiet=quiet)
+    with choice.load(opened, cache) as segmenter:
+        return predict_folder(segmenter, images, out, engine=choice.name, quiet=quiet)
 
 
 def predict_folder(

@@ -89,8 +89,9 @@ def match_cases(reference: Recording, data: Path) -> list[Case]:
     if missing:
         raise InputError(
             f"{data} lacks cases of the reference",
-            received=f"{len(missing)} missing, such as {missing[0]!r}",
+            received=f"{len(missing)} missing, such as {missing[0]!r}; it has others, such as {min(known)!r}",
             expected=f"the {len(reference.names)} cases that were recorded",
+            action="name the data set in the form it was recorded in: its manifest or its folders name cases",
         )
     cases = [known[name] for name in reference.names]
     if cases and hash_cases(cases) != reference.data_sha256:

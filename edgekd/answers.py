@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from edgekd.doctor import Capability
     from edgekd.models import NetworkFacts
 
+ANY_FRAMES = "any"
 SCORE_COLUMNS = ("Acc %", "mIoU %", "Dice %", "kappa %")
 
 
@@ -266,15 +267,26 @@ def _build_class_table(classes: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _build_builds_table(bundle: Bundle, builds: Sequence[Build]) -> Table:
+    limits = [_format_limits(one.record.facts) for one in builds]
+    has_limits = any(text != ANY_FRAMES for text in limits)
     rows = tuple(
         (
             one.name,
             one.record.precision_asked,
             one.record.precision_effective,
+            *((text,) if has_limits else ()),
             one.record.status,
             format_bytes(sum(fact.size for fact in one.record.files.values())),
             str(one.path.relative_to(bundle.path)),
         )
-        for one in builds
+        for one, text in zip(builds, limits, strict=True)
     )
-    return Table("Builds", ("Build", "Asked", "Effective", "Status", "Size", "In the bundle"), rows)
+    frames = ("Frames",) if has_limits else ()
+    return Table("Builds", ("Build", "Asked", "Effective", *frames, "Status", "Size", "In the bundle"), rows)
+
+
+def _format_limits(facts: Mapping[str, Any]) -> str:
+    """Return the frames that a build was fixed to by option."""
+    size, batch = facts.get("frame_size"), facts.get("batch")
+    parts = [] if size is None else ["{}×{}".format(*size)]
+    return ", ".join([*parts, *([] if batch is None else [f"batch {batch}"])]) or ANY_FRAMES

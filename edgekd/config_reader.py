@@ -59,7 +59,7 @@ def _explain(kind: type[Spec], complaints: Sequence[ErrorDetails]) -> UsageError
     named = [(_name_key(kind, one["loc"]), one) for one in unknown or complaints]
     first = [(key, one) for key, one in named if key.split(".")[0] == named[0][0].split(".")[0]]
     key, complaint = max(first, key=lambda pair: pair[0].count("."))
-    messages = [one["msg"].removeprefix("Input should be ") for other, one in first if other == key]
+    messages = [_describe_complaint(one) for other, one in first if other == key]
     expected = " or ".join(dict.fromkeys(messages))
     if key.split(".")[0].endswith("_options"):
         expected = "a number, a text, true or false"
@@ -75,6 +75,16 @@ def _explain(kind: type[Spec], complaints: Sequence[ErrorDetails]) -> UsageError
     return UsageError(
         f"the configuration key {key!r} has a bad value", received=repr(received), expected=expected
     )
+
+
+def _describe_complaint(complaint: Mapping[str, Any]) -> str:
+    """Return what would have been accepted; of a list of the wrong length the library speaks of tuples."""
+    limits = complaint.get("ctx", {})
+    if complaint["type"] in ("too_short", "too_long"):
+        words = {"min_length": "at least", "max_length": "at most"}
+        word, count = next((words[name], limits[name]) for name in words if name in limits)
+        return f"{word} {count} item{'' if count == 1 else 's'}"
+    return complaint["msg"].removeprefix("Input should be ")
 
 
 def _name_key(kind: type[Spec], place: Sequence[str | int]) -> str:

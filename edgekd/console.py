@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekd.errors import EdgeKDError, MachineError, UsageError
+from edgekd.errors import EdgeKDError, InputError, MachineError, UsageError
 from edgekd.tables import Table
 
 INTERNAL_ERROR = EdgeKDError.exit_code
@@ -115,6 +115,14 @@ def _run(verb: Callable[[], Answer | None], *, as_json: bool, debug: bool) -> in
     except EdgeKDError as error:
         _print_error(str(error), error.exit_code, as_json=as_json, debug=debug)
         return error.exit_code
+    except PermissionError as error:
+        denied = InputError(
+            f"{error.filename} cannot be opened",
+            received="permission denied",
+            action="give this user the right to read it and its folder, or run as its owner",
+        )
+        _print_error(str(denied), denied.exit_code, as_json=as_json, debug=debug)
+        return denied.exit_code
     except Exception as error:
         missing = _find_missing_extra(error)
         if missing is not None:

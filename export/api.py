@@ -273,6 +273,7 @@ class _Request:
                 kept["notices"] = [f"{precision}: {OTHER_DATA}"]
             yield existing.resolve_file(ENGINE_FILE), kept
             return
+        _check_onnx_is_here(self._bundle)
         from edgekd.export.engine_graphs import build_engine_in
 
         made = build_engine_in(
@@ -301,6 +302,6 @@ def _check_tracing_is_possible(bundle: Bundle) -> None:
 def _check_onnx_is_here(bundle: Bundle) -> None:
     if importlib.util.find_spec("onnx") is None:
         raise MachineError(
-            f"the ONNX graphs of {bundle.path} cannot be made anew without the package onnx",
+            f"graphs of {bundle.path} cannot be made without the package onnx",
             action="pip install onnx, or run it on the workstation, then copy the bundle",
         )

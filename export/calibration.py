@@ -61,7 +61,8 @@ def load_calibration(bundle: Bundle, data: Path, *, quiet: bool = False) -> Cali
     names' hashes, so that the choice depends on no order of files.
 
     Raises:
-        InputError: the data cannot be read, or one of the two splits is empty.
+        InputError: the data cannot be read, one of the two splits is empty, or nothing is marked in the
+            validation split.
     """
     division = _read_division(bundle)
     parts = assign_splits(find_cases(data), allow_empty=True, **division)
@@ -75,6 +76,13 @@ def load_calibration(bundle: Bundle, data: Path, *, quiet: bool = False) -> Cali
     spec, classes = bundle.manifest.preprocess, bundle.manifest.classes
     train = load_cases(_choose(parts["train"], NUM_CALIBRATION), spec, classes, quiet=quiet)
     val = load_cases(_choose(parts["val"], NUM_VALIDATION), spec, classes, quiet=quiet)
+    if not val.truths.any():
+        raise InputError(
+            f"nothing is marked in the validation split of {data}, so that no Dice can be judged by it",
+            received=f"{len(val.truths)} masks of background alone",
+            expected="at least one with something to find",
+            action="name the data set that the student was distilled on",
+        )
     return Calibration(train.images, val.images, val.truths, _compare_data(bundle, parts))
 
 

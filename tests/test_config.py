@@ -81,6 +81,7 @@ def test_a_folder_or_bytes_for_a_file_are_named(tmp_path: Path) -> None:
         ("teacher", ["a", 3], "'teacher.1' has a bad value: received 3, expected a valid string$"),
         ("teacher", [], "'teacher' has a bad value: .* at least 1 item"),
         ("classes", {"names": ["a", 3]}, "'classes.names.1' has a bad value"),
+        ("classes", {"names": ["a"]}, "'classes.names' has a bad value: .* expected at least 2 items$"),
         ("student_options", 3, "'student_options' has a bad value: .* a table of keys and values"),
         (
             "student_options.width",

@@ -37,6 +37,12 @@ def test_json_is_one_object_and_implies_quiet() -> None:
     assert json.loads(done.stdout) == {"dice": None, "list": [1, 2.5], "quiet": True}
 
 
+def test_a_file_without_the_right_to_read_it_is_unreadable_input() -> None:
+    done = runner.invoke(_build_app(PermissionError(13, "Permission denied", "run/manifest.json")))
+    assert done.exit_code == 2
+    assert done.stderr.startswith("edgekd: run/manifest.json cannot be opened: received permission denied")
+
+
 def test_table_keeps_long_cells_whole_where_there_is_no_terminal() -> None:
     name = "a-very-long-name-" * 6
     answer = Answer({}, [Table("Title", ("name", "count"), ((name, "1,234"), ("[b]", "–")))], ["done"])

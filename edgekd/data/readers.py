@@ -161,7 +161,9 @@ def _read_classes(path: Path, num_classes: int) -> NDArray[np.uint8]:
 def _advise_on_values(path: Path) -> str:
     if path.suffix.lower() in (".jpg", ".jpeg"):
         return "JPEG changes mask values: export the mask as PNG"
-    return "declare all classes, or correct the mask"
+    return (
+        "declare all classes (classes.names in a configuration), correct the mask, or name the data set meant"
+    )
 
 
 def _list_values(values: Sequence[int], shown: int = 6) -> str:

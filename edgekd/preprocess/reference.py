@@ -161,8 +161,15 @@ def restore_mask(
         spec: the steps that led from the frame to the tensor.
 
     Raises:
-        InputError: the crop box leaves the frame.
+        InputError: the mask is not of the tensor's size, the shape is none of a frame, or the crop box
+            leaves the frame.
     """
+    if mask.shape != (spec.height, spec.width) or len(frame_shape) not in (2, 3):
+        raise InputError(
+            "this is no mask of a frame",
+            received=f"a mask {mask.shape} for a frame {frame_shape}",
+            expected=f"one mask ({spec.height}, {spec.width}) and (H, W) or (H, W, 3)",
+        )
     restored = np.zeros(frame_shape[:2], dtype=np.uint8)
     kept = crop_frame(restored, spec)
     kept[...] = resize_labels(mask, *kept.shape)

@@ -7,7 +7,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edgekd.bundle import Build, Bundle, check_precision, list_builds
+from edgekd.bundle import TARGETS, Build, Bundle, check_precision, list_builds
 from edgekd.errors import MachineError, UsageError, build_unknown_name_error
 from edgekd.extras import explain_installing
 from edgekd.runtime.base import LoadRequest, Segmenter
@@ -46,7 +46,7 @@ def load(
     precision: str = "fp32",
     device: str | None = None,
     *,
-    cache: Path | None = None,
+    cache: Path | str | None = None,
     threads: int | None = None,
     build: Build | None = None,
 ) -> Segmenter:
@@ -80,7 +80,8 @@ def load(
             action="leave them out",
         )
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    request = LoadRequest(opened, target, precision, place, cache, threads, build)
+    folder = None if cache is None else Path(cache)
+    request = LoadRequest(opened, target, precision, place, folder, threads, build)
     engine_class = load_engine_class(target)
     try:
         engine = engine_class(request)
@@ -94,7 +95,7 @@ def load(
 def find_entry(target: str) -> Entry:
     """Return the entry of a target; an unknown name is a UsageError that offers the nearest."""
     if target not in ENGINES:
-        raise build_unknown_name_error("target", target, ENGINES)
+        raise build_unknown_name_error("target", target, TARGETS)
     return ENGINES[target]
 
 

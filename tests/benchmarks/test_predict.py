@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,24 @@ def test_one_image_and_named_target(bundle: Bundle, add_build: Callable, data: P
     assert len(run_prediction(bundle, image, tmp_path / "out", target="onnx", quiet=True).cases) == 1
     with pytest.raises(MachineError):
         run_prediction(bundle, image, tmp_path / "never", target="openvino")
+
+
+def test_float32_is_taken_before_other_precisions_and_another_one_is_said(
+    bundle: Bundle, add_build: Callable, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_build("onnx", precision="bf16")
+    add_build("onnx", precision="int8")
+    build = add_build("openvino")
+    image = data / "images" / "case00.png"
+    assert run_prediction(bundle, image, tmp_path / "a").engine == "openvino-fp32-cpu"
+    assert "is taken" not in capsys.readouterr().err
+    shutil.rmtree(build.path)
+    add_build("openvino", frame_size=[5, 5])
+    assert run_prediction(bundle, image, tmp_path / "b").engine == "onnx-bf16-cpu"
+    said = capsys.readouterr().err
+    assert "onnx-bf16-cpu is taken" in said and "openvino-fp32-cpu: made for frames of 5×5" in said
+    run_prediction(bundle, image, tmp_path / "c", precision="int8")
+    assert "is taken" not in capsys.readouterr().err
 
 
 def test_equal_stems_keep_their_suffixes_apart(

@@ -47,7 +47,7 @@ def test_cases_come_in_the_order_of_the_reference(data: Path, reference: Recordi
 def test_case_that_data_lacks_is_named(data: Path, reference: Recording) -> None:
     (data / "images" / "case05.png").unlink()
     (data / "masks" / "case05.png").unlink()
-    with pytest.raises(InputError, match="case05"):
+    with pytest.raises(InputError, match=r"such as 'case05'; it has others, such as 'case00'.* Next: name"):
         match_cases(reference, data)
 
 

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("onnx", reason="onnx writes the graphs")
 pytest.importorskip("onnxruntime", reason="onnxruntime quantises the graphs")
@@ -136,6 +137,16 @@ def test_calibration_takes_the_splits_of_the_students_run(
         shutil.copy(data / folder / "0.png", tmp_path / folder)
     with pytest.raises(InputError, match="falls into the"):
         load_calibration(int8_bundle, tmp_path, quiet=True)
+
+
+def test_calibration_that_can_judge_nothing_is_refused(
+    int8_bundle: Bundle, data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data, tmp_path / "empty")
+    for path in (tmp_path / "empty" / "masks").iterdir():
+        Image.fromarray(np.zeros_like(np.asarray(Image.open(path)))).save(path)
+    with pytest.raises(InputError, match="nothing is marked in the validation split"):
+        load_calibration(int8_bundle, tmp_path / "empty", quiet=True)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

@@ -230,6 +230,9 @@ def test_restored_mask_lies_where_the_crop_was() -> None:
     spec = build_plain_spec(4, 6, crop=CropBox(top=3, left=5, height=8, width=12))
     mask = draw_frame((4, 6)) % 4
     restored = restore_mask(mask, (20, 30, 3), spec)
+    for wrong, shape in ((mask[None], (20, 30)), (mask[1:], (20, 30)), (mask, (1, 20, 30, 3))):
+        with pytest.raises(InputError, match="no mask of a frame"):
+            restore_mask(wrong, shape, spec)
     assert restored.shape == (20, 30) and restored.dtype == np.uint8
     np.testing.assert_array_equal(crop_frame(restored, spec), np.kron(mask, np.ones((2, 2), np.uint8)))
     outside = restored.copy()

@@ -106,7 +106,7 @@ def test_nothing_is_written_into_the_bundle(
 ) -> None:
     before = list_contents(device_bundle.path)
     cache = tmp_path / "cache"
-    with load(device_bundle, target, cache=cache) as segmenter:
+    with load(device_bundle, target, cache=str(cache)) as segmenter:
         segmenter.segment(golden.frames)
     assert list_contents(device_bundle.path) == before
     if target == "openvino":
