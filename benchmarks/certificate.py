@@ -5,7 +5,7 @@ libraries, the device and its power mode. Its seal finds a changed file; it is n
 who issued it.
 
 History of the schema:
-    1  the first.
+    1  the first. 2  cases_learned_from.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from edgekd.errors import EdgeKDError, GateFailure, InputError, IntegrityError, 
 from edgekd.runtime import load
 
 CERTIFICATE_SCHEMA = "edgekd.certificate"
-CERTIFICATE_SCHEMA_VERSION = 1
+CERTIFICATE_SCHEMA_VERSION = 2
 STATEMENT = (
     "The builds named here were non-inferior to the student on these data by the criteria stated, on this "
     "machine. Any change of what is listed under bound_to voids this. It is no approval of a medical device."
@@ -98,6 +98,7 @@ def write_certificate(path: Path, report: ParityReport) -> None:
         "bound_to": _describe_bonds(report),
         "criteria": report.criteria.model_dump(mode="json"),
         "results": [result.to_dict() for result in report.results],
+        "cases_learned_from": report.cases_learned_from,
         "not_run": [dataclasses.asdict(one) for one in report.skipped],
     }
     sealed = replace_non_finite(content)

@@ -40,7 +40,7 @@ from edgekd.bundle import (
 from edgekd.bundle.builds import BUILD_FILE
 from edgekd.config_reader import load_config
 from edgekd.console import print_notice
-from edgekd.data import Case, read_image
+from edgekd.data import Case, count_learned, read_image
 from edgekd.errors import InputError, UsageError
 from edgekd.runtime import Segmenter
 
@@ -127,7 +127,7 @@ def run_parity(
         ]
         overlays = draw_golden(opened, answers, results)
         source, data_sha256 = _describe_golden(opened, choices), None
-        reference_sha256 = None
+        reference_sha256 = learned = None
     else:
         recorded = _find_reference(opened, reference)
         cases = match_cases(recorded, data)
@@ -139,6 +139,8 @@ def run_parity(
         overlays = draw_cases(cases, recordings, results, opened, recorded)
         source, data_sha256 = recorded.source, recorded.data_sha256
         reference_sha256 = hash_recording(recorded)
+        known = opened.manifest.training.get("train_pixels_sha256", ())
+        learned = count_learned(cases, known, opened.manifest.preprocess)
     report = ParityReport(
         bundle=str(opened.path),
         manifest_sha256=opened.manifest_sha256,
@@ -146,6 +148,7 @@ def run_parity(
         data_sha256=data_sha256,
         reference=source,
         reference_sha256=reference_sha256,
+        cases_learned_from=learned,
         criteria=criteria,
         results=tuple(results),
         skipped=tuple(skipped),

@@ -14,6 +14,7 @@ from edgekd.benchmarks.junit import build_junit
 from edgekd.benchmarks.overlays import Color, Overlay
 from edgekd.benchmarks.parity import ParityResult
 from edgekd.benchmarks.report import write_report
+from edgekd.benchmarks.report_verdict import describe_learned
 from edgekd.benchmarks.result_files import write_result
 from edgekd.benchmarks.selection import Skipped
 from edgekd.tables import format_markdown
@@ -49,6 +50,7 @@ class ParityReport:
         data_sha256: of the cases' names and files, None for golden frames.
         reference: what the builds were compared with.
         reference_sha256: of its masks, truths, names and groups; None for golden frames.
+        cases_learned_from: how many of the cases the student learned from; None for golden frames.
         criteria: what was declared before.
         results: one a build.
         skipped: builds that did not run, with the reason.
@@ -65,6 +67,7 @@ class ParityReport:
     data_sha256: str | None
     reference: str
     reference_sha256: str | None
+    cases_learned_from: int | None
     criteria: GateConfig
     results: tuple[ParityResult | GoldenResult, ...]
     skipped: tuple[Skipped, ...]
@@ -99,6 +102,7 @@ class ParityReport:
             "data_sha256": self.data_sha256,
             "reference": self.reference,
             "reference_sha256": self.reference_sha256,
+            "cases_learned_from": self.cases_learned_from,
             "criteria": self.criteria.model_dump(mode="json"),
             "criteria_sha256": self.criteria.compute_hash(),
             "passed": self.passed,
@@ -162,6 +166,7 @@ def format_summary(report: ParityReport) -> str:
     )
     shown = [table for table in (build(content) for build in builders) if table.rows]
     reasons = [f"- {one.candidate}: {text}" for one in report.results for text in one.reasons]
+    reasons += [f"- {text}" for text in describe_learned(content)]
     margins = ", ".join(f"{name} {margin:g}" for name, margin in report.criteria.margins.model_dump().items())
     if report.data is None:
         claim = "Golden frames show agreement alone; non-inferiority needs a data set with its reference."

@@ -28,6 +28,7 @@ def describe_gate(parity: Mapping[str, Any] | None, note: str | None = None) -> 
     # What a choice left out is listed elsewhere.
     left = [one for one in parity["skipped"] if one.get("is_obstacle", True)]
     reasons += [f"{one['name']} was not run: {one['reason']}" for one in left]
+    reasons += describe_learned(parity)
     if parity["passed"]:
         reasons += describe_blind_spot(parity)
         count = f"{len(results)} build{'s' if len(results) != 1 else ''}"
@@ -41,6 +42,15 @@ def describe_gate(parity: Mapping[str, Any] | None, note: str | None = None) -> 
     if conclusions == {"inconclusive"}:
         return "open", "Parity is undecided, which counts as failed", reasons
     return "bad", "Parity failed", reasons or ["At least one build does not do what the student did."]
+
+
+def describe_learned(parity: Mapping[str, Any]) -> list[str]:
+    """Return a sentence where the student learned from cases of the gate, as far as that is known."""
+    learned = parity.get("cases_learned_from")
+    if not learned:
+        return []
+    count = max(result["num_images"] for result in parity["results"])
+    return [f"the student learned from {learned} of these {count} cases: on others its scores are lower"]
 
 
 def describe_blind_spot(parity: Mapping[str, Any]) -> list[str]:

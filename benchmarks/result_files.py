@@ -1,7 +1,8 @@
 """The result files: what they are called, their schemas, and how they are read again.
 
 History of the schemas, each kind counting its own; a version only ever adds keys to the one before:
-    parity      1  the first. 2  reference_classes and candidate_classes of a result.
+    parity      1  the first. 2  reference_classes and candidate_classes of a result;
+                cases_learned_from of the whole.
     benchmark   1  the first. 2  p99.9, stop_rule, instability, energy, energy_note and scenarios of a result;
                 gate and fault of the whole.
     comparison  1  the first.

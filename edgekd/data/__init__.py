@@ -7,7 +7,15 @@ from edgekd.data.check import CheckReport, check_dataset
 from edgekd.data.frames import LoadedFrames, hash_image, list_images, load_frames
 from edgekd.data.inspection import Finding
 from edgekd.data.layouts import find_cases
-from edgekd.data.loading import LoadedCases, hash_cases, load_cases, read_case, read_frame
+from edgekd.data.loading import (
+    LoadedCases,
+    count_learned,
+    hash_cases,
+    load_cases,
+    read_case,
+    read_frame,
+    shorten_hashes,
+)
 from edgekd.data.phantom import render_phantom, write_phantom
 from edgekd.data.readers import read_image, read_mask
 from edgekd.data.splits import SPLITS, assign_splits
@@ -22,6 +30,7 @@ __all__ = [
     "LoadedFrames",
     "assign_splits",
     "check_dataset",
+    "count_learned",
     "find_cases",
     "hash_cases",
     "hash_image",
@@ -33,5 +42,6 @@ __all__ = [
     "read_image",
     "read_mask",
     "render_phantom",
+    "shorten_hashes",
     "write_phantom",
 ]

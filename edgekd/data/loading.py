@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from edgekd.preprocess.reference import (
 )
 from edgekd.progress import track
 from edgekd.specs import FRAME_BITS, ClassSpec, PreprocessSpec
+
+HASH_DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,29 @@ def hash_pixels(frame: NDArray[Any], spec: PreprocessSpec) -> str:
     elif not is_color and spec.color == "rgb":
         seen = np.repeat(seen[..., None], 3, axis=2)
     return hash_array(seen)
+
+
+def shorten_hashes(hashes: Iterable[str]) -> list[str]:
+    """Return the first HASH_DIGITS of each, which tell the frames of any data set apart."""
+    return [sha256[:HASH_DIGITS] for sha256 in hashes]
+
+
+def count_learned(cases: Sequence[Case], learned: Iterable[str], spec: PreprocessSpec) -> int:
+    """Return how many cases show pixels that a network learned from.
+
+    Args:
+        cases: their images are read.
+        learned: what ``shorten_hashes`` gave of the frames it learned from.
+        spec: of the network.
+
+    Raises:
+        InputError: an image cannot be read.
+    """
+    known = frozenset(learned)
+    if not known:
+        return 0
+    hashes = (hash_pixels(read_frame(case.image, spec), spec) for case in cases)
+    return sum(sha256 in known for sha256 in shorten_hashes(hashes))
 
 
 def hash_array(pixels: NDArray[Any]) -> str:

@@ -9,9 +9,9 @@ from edgekd.atomic import check_output_is_new
 from edgekd.bundle import save_recording
 from edgekd.class_scores import ClassScores, score_classes
 from edgekd.console import print_notice
-from edgekd.data import SPLITS, Case, assign_splits, find_cases, hash_cases, load_cases
+from edgekd.data import SPLITS, Case, assign_splits, find_cases, hash_cases, load_cases, shorten_hashes
 from edgekd.distill.predict import predict_masks, predict_recording
-from edgekd.distill.results import TrainedNetwork, load_trained_model, shorten_hashes
+from edgekd.distill.results import TrainedNetwork, load_trained_model
 from edgekd.errors import InputError, UsageError, build_unknown_name_error
 from edgekd.metrics import Scores, count_confusions, score_cases
 from edgekd.specs import ModelSpec

@@ -16,11 +16,12 @@ from torch import nn
 
 from edgekd import __version__
 from edgekd.bundle import GOLDEN_FILE, WEIGHTS_FILE, save_recording, write_bundle
+from edgekd.data import shorten_hashes
 from edgekd.distill.curves import draw_curves
 from edgekd.distill.golden import build_golden
 from edgekd.distill.learner import copy_weights
 from edgekd.distill.predict import copy_to_cpu, predict_recording, score_network
-from edgekd.distill.results import BUNDLE_FOLDER, NetworkResult, RunRecord, shorten_hashes
+from edgekd.distill.results import BUNDLE_FOLDER, NetworkResult, RunRecord
 from edgekd.distill.session import Session
 from edgekd.distill.teaching import Ensemble
 from edgekd.specs import ModelSpec

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from torch import nn
 from edgekd.atomic import hash_file, write_json_atomic
 from edgekd.bundle import MANIFEST_FILE, WEIGHTS_FILE, Bundle
 from edgekd.config import SplitConfig
+from edgekd.data import shorten_hashes
 from edgekd.distill.learner import load_weights
 from edgekd.errors import InputError, IntegrityError
 from edgekd.models import build_model
@@ -23,7 +23,6 @@ from edgekd.specs import ClassSpec, ModelSpec, PreprocessSpec, Spec
 
 RESULT_FILE = "result.json"
 BUNDLE_FOLDER = "student.edgekd"
-HASH_DIGITS = 16
 
 ScoreValues = dict[str, float | int | None]
 
@@ -147,7 +146,7 @@ class TrainedNetwork:
     Attributes:
         network: (N, C, h, w) float32 → logits (N, K, h, w).
         model, preprocess, classes, split: see NetworkResult and RunRecord.
-        learned: the first HASH_DIGITS of the hash of each frame with a mask that it or its teachers learned
+        learned: the shortened hash of each frame with a mask that it or its teachers learned
             from, see ``edgekd.data.hash_pixels``.
         bundle: the bundle it came from; None for another network of a run.
     """
@@ -159,11 +158,6 @@ class TrainedNetwork:
     split: SplitConfig
     learned: frozenset[str]
     bundle: Bundle | None
-
-
-def shorten_hashes(hashes: Iterable[str]) -> list[str]:
-    """Return the first HASH_DIGITS of each, which tell the frames of any data set apart."""
-    return [sha256[:HASH_DIGITS] for sha256 in hashes]
 
 
 def write_record(out: Path, record: RunRecord) -> None:

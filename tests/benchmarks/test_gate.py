@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgekd.answers import show_parity
 from edgekd.benchmarks import run_parity
 from edgekd.bundle import Build, Bundle, Recording, save_recording
+from edgekd.data import read_frame, shorten_hashes
+from edgekd.data.loading import hash_pixels
 from edgekd.errors import GateFailure, InputError, IntegrityError, MachineError, UsageError
 
 
@@ -70,6 +73,31 @@ def test_too_many_changed_pixels_fail_on_data_though_every_score_passes(
     assert set(result.verdict.metrics.values()) == {"pass"}
     assert not result.passed
     assert "computes something else" in result.reasons[0]
+
+
+def test_cases_that_the_student_learned_from_are_told(
+    bundle: Bundle, add_build: Callable, data: Path, reference: Recording, tmp_path: Path
+) -> None:
+    add_build("onnx")
+    assert run_parity(bundle, data=data, quiet=True).cases_learned_from == 0
+    spec = bundle.manifest.preprocess
+    frames = [read_frame(data / "images" / f"case{index:02d}.png", spec) for index in (3, 5)]
+    learned = {"train_pixels_sha256": shorten_hashes(hash_pixels(frame, spec) for frame in frames)}
+    manifest = bundle.manifest.model_copy(update={"training": learned})
+    out, certificate = tmp_path / "out", tmp_path / "certificate.json"
+    report = run_parity(
+        dataclasses.replace(bundle, manifest=manifest),
+        data=data,
+        out=out,
+        certificate=certificate,
+        quiet=True,
+    )
+    assert report.cases_learned_from == 2
+    said = "the student learned from 2 of these 24 cases"
+    assert all(said in (out / name).read_text() for name in ("parity.md", "report.html"))
+    assert said in " ".join(show_parity(report).lines)
+    assert json.loads(certificate.read_text())["cases_learned_from"] == 2
+    assert run_parity(bundle, quiet=True).cases_learned_from is None
 
 
 def test_the_seed_decides_the_resamples(
