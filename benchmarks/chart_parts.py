@@ -57,7 +57,7 @@ class Canvas:
         )
 
 
-WIDE, NARROW = Canvas(760, 190, 40), Canvas(360, 10, 24)
+WIDE, NARROW = Canvas(760, 232, 40), Canvas(360, 10, 24)
 
 
 @dataclasses.dataclass(frozen=True)

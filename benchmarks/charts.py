@@ -89,6 +89,8 @@ def draw_tradeoff(points: Sequence[Mapping[str, Any]]) -> Html:
         grid = _choose_steps(floor, ceiling)
         parts.append(draw_y_axis([(place(value), f"{value:.3f}") for value in grid], left, right))
         labels = spread_labels([place(one["dice"]) for one in points], 16)
+        # Names last: no dot may cover one.
+        names: list[Html] = []
         for one, label_y in zip(points, labels, strict=True):
             x, y, style = (
                 scale.place(one["p50_ms"]),
@@ -101,17 +103,9 @@ def draw_tradeoff(points: Sequence[Mapping[str, Any]]) -> Html:
             parts.append(element("circle", cx=at(x), cy=at(y), r=6, class_=f"series-{style} point"))
             side = x > (left + right) / 2
             anchor, shift = ("end", -11) if side else ("start", 11)
-            parts.append(
-                element(
-                    "text",
-                    one["name"],
-                    x=at(x + shift),
-                    y=at(label_y + 4),
-                    class_="label",
-                    text_anchor=anchor,
-                )
-            )
-        return parts, bottom + 42
+            where = {"x": at(x + shift), "y": at(label_y + 4), "text_anchor": anchor}
+            names.append(element("text", one["name"], **where, class_="label"))
+        return [*parts, *names], bottom + 42
 
     summary = "; ".join(
         f"{one['name']}: Dice {one['dice']:.4f} at {format_ms(one['p50_ms'])} ms" for one in points

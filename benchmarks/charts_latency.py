@@ -83,7 +83,8 @@ def draw_tails(results: Sequence[Mapping[str, Any]]) -> Html:
         legend, top = draw_legend([name for name, _ in curves], canvas) if canvas.is_narrow else (None, 12)
         bottom = top + 230.0
         scale = LogScale(low, high, bottom, top)
-        stretch = LogScale(1.0, float(most), left, right)
+        # Right of the values, which stand on their lines.
+        stretch = LogScale(1.0, float(most), left + 58, right)
         parts = [] if legend is None else [legend]
         parts.append(draw_y_axis([(scale.place(t), f"{t:.3g} ms") for t in scale.list_ticks()], left, right))
         marks = [(1, "0"), (2, "p50"), (10, "p90"), (100, "p99"), (1000, "p99.9"), (10000, "p99.99")]
@@ -125,7 +126,7 @@ def draw_paces(results: Sequence[Mapping[str, Any]]) -> Html:
         y, height = 4.0, 110
         for name, pace in paces:
             parts.append(element("text", name, x=2, y=at(y + 13), class_="label"))
-            parts.append(_draw_pace(pace, 60, canvas.width - 14, y + 24, height))
+            parts.append(_draw_pace(pace, 60, canvas.width - 26, y + 24, height))
             y += height + 64
         return parts, y - 14
 

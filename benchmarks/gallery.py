@@ -22,9 +22,11 @@ from edgekd.benchmarks.overlays import (
     TRUTH_COLOR,
     Color,
     Overlay,
+    add_legend,
     draw_overlay,
     find_contour,
     get_class_color,
+    list_legend,
 )
 from edgekd.benchmarks.parity import ParityResult
 from edgekd.bundle import Bundle, JudgedFrames, Recording
@@ -39,6 +41,7 @@ MAX_DIFFERING = 4
 MAX_SIDE = 768
 """Larger frames are shown reduced: a report of many pictures must open on a phone."""
 DIFFERENCE_COLOR: Color = (255, 64, 64)
+DIFFERENCE_TINT = 0.8
 JPEG_QUALITY = 88
 EVERY_BUILD = "every build that ran"
 
@@ -65,7 +68,7 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class LayeredOverlay(Overlay):
-    """A picture with views to flip between; ``png`` shows the first view over the frame.
+    """A picture with views to flip between; ``png`` shows the first view and the truth, with a legend.
 
     Attributes:
         frame_jpeg: the bare frame.
@@ -185,10 +188,12 @@ def _draw(
     differing = masks["engine"] != masks["student"]
     count = np.count_nonzero(differing)
     caption = f"{name}: {count} of {differing.size} pixels differ between engine and student"
-    layer = _draw_layer(differing.astype(np.uint8), base.size, DIFFERENCE_COLOR, solid=True)
+    layer = _draw_layer(differing.astype(np.uint8), base.size, DIFFERENCE_COLOR, tint=DIFFERENCE_TINT)
     layers.append(Layer("difference", caption, layer))
-    first_layer = Image.open(io.BytesIO(layers[0].png)).convert("RGBA")
-    shown = Image.alpha_composite(base.convert("RGBA"), first_layer).convert("RGB")
+    shown = base.convert("RGBA")
+    for layer in (layers[0].png, _draw_layer(truth, base.size, TRUTH_COLOR, tint=0)):
+        shown = Image.alpha_composite(shown, Image.open(io.BytesIO(layer)).convert("RGBA"))
+    shown = add_legend(shown.convert("RGB"), list_legend(classes, has_truth=True))
     score = layers[0].caption.rpartition("; ")[2]
     return LayeredOverlay(
         name=f"{name}: {score}",
@@ -206,14 +211,14 @@ def _describe_mask(name: str, view: str, mask: Mask, truth: Mask, classes: Class
 
 
 def _draw_layer(
-    mask: Mask, size: tuple[int, int], color: Color | None = None, *, solid: bool = False
+    mask: Mask, size: tuple[int, int], color: Color | None = None, *, tint: float = TINT
 ) -> bytes:
     """Return a transparent PNG of a mask: tint and contour of each class, or all in one colour."""
     enlarged = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
     pixels = np.zeros((*enlarged.shape, 4), np.uint8)
     for class_id in np.unique(enlarged[enlarged > 0]):
         region, shade = enlarged == class_id, color or get_class_color(int(class_id))
-        pixels[region] = (*shade, 200 if solid else round(255 * TINT))
+        pixels[region] = (*shade, round(255 * tint))
         contour = find_contour(region)
         # Two pixels wide, so that it is seen on a small screen.
         contour |= find_contour(region & ~contour)

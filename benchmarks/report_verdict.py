@@ -26,8 +26,14 @@ def describe_gate(parity: Mapping[str, Any] | None, note: str | None = None) -> 
     reasons = [] if on_data or not note else [_start_sentence(note)]
     reasons += [f"{result['candidate']}: {reason}" for result in results for reason in result["reasons"]]
     # What a choice left out is listed elsewhere.
-    left = [one for one in parity["skipped"] if one.get("is_obstacle", True)]
-    reasons += [f"{one['name']} was not run: {one['reason']}" for one in left]
+    left: dict[str, list[str]] = {}
+    for one in parity["skipped"]:
+        if one.get("is_obstacle", True):
+            left.setdefault(one["reason"], []).append(one["name"])
+    reasons += [
+        f"{', '.join(names)} {'was' if len(names) == 1 else 'were'} not run: {reason}"
+        for reason, names in left.items()
+    ]
     reasons += describe_learned(parity)
     if parity["passed"]:
         reasons += describe_blind_spot(parity)

@@ -30,9 +30,10 @@ def draw_curves(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
     """Write a PNG of two panels: validation Dice, and the training loss against the truth."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
 
     figure = Figure(figsize=(10, 4))
-    figure.subplots_adjust(left=0.05, right=0.985, top=0.9, bottom=0.13, wspace=0.14)
+    figure.subplots_adjust(left=0.05, right=0.985, top=0.9, bottom=0.13, wspace=0.16)
     FigureCanvasAgg(figure)
     dice_axes, loss_axes = figure.subplots(1, 2)
     for name in COLORS:
@@ -41,9 +42,12 @@ def draw_curves(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
             _draw_learner(dice_axes, loss_axes, name, records)
     _finish(dice_axes, history, "Dice on the validation split")
     _finish(loss_axes, history, "training loss against the truth")
-    dice_axes.set_ylim(0, 1)
+    # A network that finds nothing must not hide on the axis.
+    dice_axes.set_ylim(-0.02, 1)
     loss_axes.set_yscale("log")
-    dice_axes.legend(frameon=False, loc="lower right")
+    for place in (loss_axes.yaxis.set_major_formatter, loss_axes.yaxis.set_minor_formatter):
+        place(FuncFormatter(lambda value, _: f"{value:g}"))
+    dice_axes.legend(frameon=False, loc="best")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     write_bytes_atomic(path, buffer.getvalue())
