@@ -1,8 +1,10 @@
-"""Readers other than ours: Model API on the OpenVINO build, Polygraphy's runners on the ONNX graphs.
+"""Readers other than ours: Model API on the OpenVINO builds, Polygraphy's runners on the ONNX graphs.
 
-Model API opens ``model_api.xml`` by itself, with its own defaults, and gets frames as OpenCV reads them; its
-masks stand beside those that ``edgekd predict`` writes. Polygraphy compares ONNX Runtime with OpenVINO on the
-core and the engine graph, fed with the bundle's golden tensors, and its command runs and examines the files.
+Model API opens ``model_api.xml`` by itself and gets frames as OpenCV reads them; its masks stand beside those
+that ``edgekd predict`` writes. It leaves the precision to the device: first with its own defaults, beside the
+build in the precision that the device takes then, and with a hint beside every other build. Polygraphy
+compares ONNX Runtime with OpenVINO on the core and the engine graph, fed with the bundle's golden tensors,
+and its command runs and examines the files.
 
 These packages are no dependencies of EdgeKD: ``pip install openvino-model-api opencv-python-headless
 polygraphy``, then
@@ -29,10 +31,11 @@ from PIL import Image
 from edgekd.atomic import write_json_atomic
 from edgekd.benchmarks import run_prediction
 from edgekd.benchmarks.environment import describe_environment
-from edgekd.bundle import Build, Bundle, GoldenFrames, find_build, read_golden
+from edgekd.bundle import Build, Bundle, GoldenFrames, find_build, list_builds, read_golden
 from edgekd.config import read_environment
 from edgekd.errors import GateFailure, MachineError, UsageError
 from edgekd.export.source_graphs import CORE_FILE, ENGINE_FILE
+from edgekd.runtime.precision import OPENVINO_HINTS
 
 MODULES = ("model_api.models", "cv2", "polygraphy", "openvino", "onnxruntime")
 PACKAGES = ("openvino-model-api", "opencv-python-headless", "polygraphy", "openvino", "onnxruntime")
@@ -57,12 +60,37 @@ def list_busi_frames(count: int) -> list[Path]:
     return [found[index * len(found) // count] for index in range(count)]
 
 
-def compare_model_api(bundle: Bundle, images: Sequence[Path]) -> dict[str, Any]:
+def list_openvino_cells(bundle: Bundle) -> list[tuple[str, str | None]]:
+    """Return precision and hint of each OpenVINO build; no hint for the device's own choice, which is first.
+
+    Raises:
+        UsageError: the bundle holds no build in that precision.
+    """
+    default = _import("openvino").Core().get_property("CPU", "INFERENCE_PRECISION_HINT")
+    own = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}[default.get_type_name()]
+    builds = [one.record.precision_asked for one in list_builds(bundle, "openvino")]
+    if own not in builds:
+        raise UsageError(
+            f"this processor takes {own} by itself, and the bundle holds no such OpenVINO build",
+            received=", ".join(builds) or "none",
+            action=f"edgekd export {bundle.path} --target openvino --precision {own}",
+        )
+    return [(own, None), *((one, OPENVINO_HINTS[one]) for one in builds if one != own)]
+
+
+def compare_model_api(
+    bundle: Bundle, images: Sequence[Path], precision: str, hint: str | None
+) -> dict[str, Any]:
     """Return how many pixels of each frame Model API classifies otherwise than ``edgekd predict``."""
-    cv2, models = _import("cv2"), _import("model_api.models")
-    model = models.Model.create_model(str(find_build(bundle, "openvino").resolve_file("model_api.xml")))
+    cv2, models, adapters = _import("cv2"), _import("model_api.models"), _import("model_api.adapters")
+    path = str(find_build(bundle, "openvino", precision).resolve_file("model_api.xml"))
+    options = {} if hint is None else {"INFERENCE_PRECISION_HINT": hint}
+    core = _import("openvino").Core()
+    model = models.Model.create_model(
+        adapters.OpenvinoAdapter(core, path, device="CPU", plugin_config=options)
+    )
     rows: list[dict[str, Any]] = []
-    for image, ours in zip(images, predict_masks(bundle, images), strict=True):
+    for image, ours in zip(images, predict_masks(bundle, images, precision), strict=True):
         theirs = model(cv2.imread(str(image))).resultImage
         different = int(np.count_nonzero(theirs != ours)) if theirs.shape == ours.shape else -1
         rows.append(
@@ -73,17 +101,18 @@ def compare_model_api(bundle: Bundle, images: Sequence[Path]) -> dict[str, Any]:
                 "different": different,
             }
         )
-    return {"labels": model.params.labels, "frames": rows}
+    return {"build": precision, "hint": hint, "labels": model.params.labels, "frames": rows}
 
 
-def predict_masks(bundle: Bundle, images: Sequence[Path]) -> list[np.ndarray]:
-    """Return the masks at frame size that ``edgekd predict --target openvino`` writes for some images."""
+def predict_masks(bundle: Bundle, images: Sequence[Path], precision: str) -> list[np.ndarray]:
+    """Return the masks at frame size that ``edgekd predict`` writes for some images by an OpenVINO build."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "images").mkdir()
         for image in images:
             shutil.copy(image, folder / "images")
-        run_prediction(bundle, folder / "images", folder / "out", target="openvino", quiet=True)
+        options = {"target": "openvino", "precision": precision, "quiet": True}
+        run_prediction(bundle, folder / "images", folder / "out", **options)
         return [np.asarray(Image.open(folder / "out/masks" / image.name)).copy() for image in images]
 
 
@@ -172,7 +201,7 @@ def _run_command(*arguments: str) -> dict[str, Any]:
 
 
 def main(
-    bundle: Annotated[Path, typer.Argument(help="A bundle with fp32 builds for onnx and openvino.")],
+    bundle: Annotated[Path, typer.Argument(help="A bundle with an fp32 ONNX build and OpenVINO builds.")],
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
     count: Annotated[int, typer.Option(help="Frames of BUSI.", min=1)] = 20,
 ) -> None:
@@ -181,13 +210,14 @@ def main(
         _import(name)
     opened = Bundle.open(bundle)
     graphs, golden = find_build(opened, "onnx"), read_golden(opened)
-    model_api = compare_model_api(opened, list_busi_frames(count))
+    images = list_busi_frames(count)
+    model_api = [compare_model_api(opened, images, *cell) for cell in list_openvino_cells(opened)]
     runners = [compare_runners(graphs, name, golden.tensors) for name in (CORE_FILE, ENGINE_FILE)]
     with tempfile.TemporaryDirectory() as folder:
         commands = run_commands(graphs, Path(folder), golden)
-    different = sum(frame["different"] != 0 for frame in model_api["frames"])
+    different = {one["build"]: sum(frame["different"] != 0 for frame in one["frames"]) for one in model_api}
     passed = (
-        different == 0
+        not any(different.values())
         and all(runner["passed"] for runner in runners)
         and all(command["exit_code"] == 0 for command in commands)
     )
@@ -198,7 +228,7 @@ def main(
     write_json_atomic(
         out, {"environment": describe_environment(), "versions": versions, "student": about, **found}
     )
-    typer.echo(f"Model API: {count - different} of {count} masks equal; Polygraphy: {runners}")
+    typer.echo(f"Model API: of {count} masks differ {different}; Polygraphy: {runners}")
     if not passed:
         raise GateFailure("a reader sees something else than we do", received=str(out))
 
