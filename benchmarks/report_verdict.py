@@ -8,6 +8,9 @@ from typing import Any, Literal
 from edgekd.bootstrap import NUM_UNSEEN
 from edgekd.tables import format_ms
 
+HARDLY_FOUND = 0.05
+"""Dice of a class below which its loss would stay within most margins."""
+
 Mood = Literal["good", "bad", "open"]
 
 
@@ -34,7 +37,7 @@ def describe_gate(parity: Mapping[str, Any] | None, note: str | None = None) -> 
         f"{', '.join(names)} {'was' if len(names) == 1 else 'were'} not run: {reason}"
         for reason, names in left.items()
     ]
-    reasons += describe_learned(parity)
+    reasons += [*describe_learned(parity), *describe_lost_classes(parity)]
     if parity["passed"]:
         reasons += describe_blind_spot(parity)
         count = f"{len(results)} build{'s' if len(results) != 1 else ''}"
@@ -57,6 +60,20 @@ def describe_learned(parity: Mapping[str, Any]) -> list[str]:
         return []
     count = max(result["num_images"] for result in parity["results"])
     return [f"the student learned from {learned} of these {count} cases: on others its scores are lower"]
+
+
+def describe_lost_classes(parity: Mapping[str, Any]) -> list[str]:
+    """Return a sentence where the student itself hardly finds a class: the gate cannot see it lost then."""
+    lost = {
+        one["name"]: one["dice"]
+        for result in parity["results"]
+        for one in result.get("reference_classes", ())[1:]
+        if one["dice"] is not None and one["dice"] < HARDLY_FOUND
+    }
+    if not lost:
+        return []
+    named = ", ".join(f"{name} (Dice {dice:.4f})" for name, dice in lost.items())
+    return [f"the student itself hardly finds {named}: an engine that never does would pass too"]
 
 
 def describe_blind_spot(parity: Mapping[str, Any]) -> list[str]:

@@ -111,7 +111,11 @@ def show_builds(bundle: Bundle, builds: Sequence[Build]) -> Answer:
 def show_parity(report: ParityReport) -> Answer:
     """Return verdict and differences of each build; exit code 1 unless every one passed."""
     from edgekd.benchmarks import tables
-    from edgekd.benchmarks.report_verdict import describe_blind_spot, describe_learned
+    from edgekd.benchmarks.report_verdict import (
+        describe_blind_spot,
+        describe_learned,
+        describe_lost_classes,
+    )
 
     content = report.to_dict()
     shown = [tables.build_parity_table(content)]
@@ -120,7 +124,7 @@ def show_parity(report: ParityReport) -> Answer:
     if report.skipped:
         shown.append(tables.build_skipped_table(content))
     lines = [f"{one.candidate}: {text}" for one in report.results for text in one.reasons]
-    lines += describe_learned(content)
+    lines += [*describe_learned(content), *describe_lost_classes(content)]
     lines += [*(describe_blind_spot(content) if report.passed else ()), describe_verdict(report)]
     return Answer(content, shown, lines, exit_code=int(not report.passed))
 
@@ -169,9 +173,13 @@ def show_comparison(comparison: Comparison) -> Answer:
 def show_predictions(report: PredictionReport) -> Answer:
     """Return how many masks were written, by which engine, where; exit code 2 where images were left out."""
     lines = [one["reason"] for one in report.failed]
-    lines.append(f"{len(report.cases)} masks and overlays by {report.engine} in {report.out}")
+    count = len(report.cases)
+    made = "1 mask and overlay" if count == 1 else f"{count} masks and overlays"
+    lines.append(
+        f"{made} by {report.engine} in {report.out}; masks hold class ids, which viewers show as black"
+    )
     if report.failed:
-        lines.append(f"left out: {len(report.failed)} of the images, which cannot be read")
+        lines.append(f"left out: {len(report.failed)} of the images, for the reasons above")
     if report.interrupted:
         lines.append("interrupted before the last image")
     code = INTERRUPTED if report.interrupted else UsageError.exit_code if report.failed else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shlex
 from pathlib import Path
 
 from edgekd.errors import InputError
@@ -30,10 +31,13 @@ def find_last_bundle() -> Path:
     """
     bundles = list(RUNS_FOLDER.glob(f"*/{BUNDLE_NAME}/manifest.json"))
     if not bundles:
+        near = sorted(manifest.parent for manifest in Path().glob("*.edgekd/manifest.json"))
         raise InputError(
             "no bundle was named and no finished run lies here",
             received=f"the folder {Path.cwd()}",
             expected=f"{RUNS_FOLDER}/<run>/{BUNDLE_NAME}",
-            action="run `edgekd distill DATA` here first, or name a bundle",
+            action=f"name a bundle, such as {shlex.quote(str(near[0]))}, which lies here"
+            if near
+            else "run `edgekd distill DATA` here first, or name a bundle",
         )
     return max(bundles, key=lambda manifest: manifest.stat().st_mtime_ns).parent

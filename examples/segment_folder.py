@@ -40,6 +40,8 @@ def draw(frame, mask, spec):
 if not 4 <= len(sys.argv) <= 5:
     sys.exit(__doc__)
 bundle, source, out = map(Path, sys.argv[1:4])
+if out.exists():
+    sys.exit(f"{out} exists: name a new folder")
 out.mkdir(parents=True)
 with load(bundle, sys.argv[4] if len(sys.argv) > 4 else "openvino") as segmenter:
     spec, ring = segmenter.spec, MaskRing(segmenter)

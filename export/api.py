@@ -178,15 +178,19 @@ class _Request:
 
     def _check_calibration(self, cells: Sequence[tuple[str, str]]) -> None:
         """Raise UsageError where int8 is asked for and there is nothing to make it from."""
-        for target, precision in cells:
+        lacking: list[str] = []
+        for target, precision in cells if self._calib is None else ():
             found = find_engine_graph if target.startswith("tensorrt") else find_graphs
-            if precision == "int8" and self._calib is None and found(self._bundle, "int8") is None:
-                raise UsageError(
-                    "int8 needs frames to measure the ranges of its numbers on",
-                    received="no --calib, and no int8 graph for this target in the bundle",
-                    expected="the data set that the student was distilled on",
-                    action=f"{self._format_export(target)} --calib DATA",
-                )
+            if precision == "int8" and found(self._bundle, "int8") is None:
+                lacking.append(target)
+        if lacking:
+            others = "".join(f" --target {target}" for target in lacking[1:])
+            raise UsageError(
+                "int8 needs frames to measure the ranges of its numbers on",
+                received=f"no --calib, and no int8 graph for {' and '.join(lacking)} in the bundle",
+                expected="the data set that the student was distilled on",
+                action=f"{self._format_export(lacking[0])}{others} --calib DATA",
+            )
 
     def _format_export(self, target: str) -> str:
         size = None if self._shapes is None else self._shapes.frame_size

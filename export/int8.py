@@ -64,7 +64,7 @@ def build_int8(
         "float_layers": [*kept, *trial.always_float],
         "fallback": steps,
     }
-    notices = [f"int8: {judgement.format()}{calibration.remark}"]
+    notices = [f"int8: {judgement.format()}, run by ONNX Runtime{calibration.remark}"]
     if kept:
         notices.append(f"int8: given back to float32 to meet the limits: {', '.join(kept)}")
     return JudgedGraph(graph, facts, notices)

@@ -55,6 +55,10 @@ def unpack_arrays(path: Path, error: type[EdgeKDError]) -> dict[str, Array]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except _UNREADABLE as cause:
+        # Of any other file the library says that it may be a pickle, and how to load it all the same.
+        is_archive = zipfile.is_zipfile(path)
         raise error(
-            f"{path} is no readable array file", received=cause, expected="an .npz without pickle"
+            f"{path} is no readable array file",
+            received=cause if is_archive or isinstance(cause, OSError) else "a file of another kind",
+            expected="an .npz without pickle",
         ) from cause

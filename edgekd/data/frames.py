@@ -38,11 +38,11 @@ class LoadedFrames:
 def list_images(source: Path, *, quiet: bool = False) -> list[Path]:
     """Return an image, or the images of a folder by name.
 
-    Hidden files are left out, and masks that lie beside their images as in BUSI.
+    Hidden files are left out, and masks that lie beside their images as in BUSI; what else is, is said.
 
     Args:
         source: image file or folder.
-        quiet: do not say that masks were left out.
+        quiet: do not say what was left out.
 
     Raises:
         InputError: nothing there, or no image in the folder.
@@ -51,11 +51,9 @@ def list_images(source: Path, *, quiet: bool = False) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise InputError(f"there is no image or folder {source}", action="check the path")
-    images = sorted(
-        path
-        for path in source.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    entries = sorted(path for path in source.iterdir() if not path.name.startswith("."))
+    images = [path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    others = [path.name for path in entries if path not in images]
     if not images:
         raise InputError(
             f"the folder {source} holds no image",
@@ -64,6 +62,9 @@ def list_images(source: Path, *, quiet: bool = False) -> list[Path]:
             if (source / "images").is_dir()
             else "name a folder with images in it",
         )
+    if others:
+        named = f"{', '.join(others[:3])}{' …' if len(others) > 3 else ''}"
+        print_notice(f"{source}: left out is what is no image file of its own: {named}", quiet=quiet)
     frames = leave_masks_out(images)
     if len(frames) < len(images):
         masks = f"{len(images) - len(frames)} masks beside their images (NAME_mask)"

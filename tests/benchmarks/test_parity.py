@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edgekd.benchmarks import compare_golden, compare_recordings, segment_golden
+from edgekd.benchmarks.report_verdict import describe_lost_classes
 from edgekd.benchmarks.tables import build_class_table
 from edgekd.bundle import JudgedFrames, Recording
 from edgekd.errors import GateFailure, InputError, IntegrityError
@@ -197,6 +198,12 @@ def test_every_class_has_its_scores_and_a_table_where_there_are_several(truths: 
     assert result.candidate_classes[1].dice == 1.0
     table = build_class_table({"results": [result.to_dict()]})
     assert table.rows[1] == ("onnx", "solid", "15", "1.0000", "0.9333", "1.0000", "0.9333")
+    lost = compare_recordings(
+        make_recording(masks * 0, several), make_recording(masks * 0, several), classes=named
+    )
+    (said,) = describe_lost_classes({"results": [lost.to_dict()]})
+    assert "hardly finds cyst (Dice 0.0000), solid (Dice 0.0000)" in said
+    assert describe_lost_classes({"results": [result.to_dict()]}) == []
     two = compare_recordings(make_recording(truths, truths), make_recording(truths, truths), classes=CLASSES)
     assert len(two.to_dict()["reference_classes"]) == 2
     assert not build_class_table({"results": [two.to_dict()]}).rows

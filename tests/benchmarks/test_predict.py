@@ -99,7 +99,7 @@ def test_an_unreadable_image_is_left_out_and_told(
     assert "aa.png cannot be read" in content["failed"][0]["reason"]
     answer = show_predictions(report)
     assert answer.exit_code == 2
-    assert answer.lines[-1] == "left out: 1 of the images, which cannot be read"
+    assert answer.lines[-1] == "left out: 1 of the images, for the reasons above"
 
 
 def test_unreadable_images_alone_leave_nothing_behind(

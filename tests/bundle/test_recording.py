@@ -71,6 +71,9 @@ def test_unreadable_recordings_are_refused(tmp_path: Path) -> None:
     np.savez(path, masks=np.array([{}], dtype=object))
     with pytest.raises(InputError, match="without pickle"):
         load_recording(path)
+    path.write_text("<testsuites/>")
+    with pytest.raises(InputError, match="received a file of another kind"):
+        load_recording(path)
     np.save(tmp_path / "single.npy", np.zeros(3))
     with pytest.raises(InputError, match="no readable array file"):
         load_recording(tmp_path / "single.npy")

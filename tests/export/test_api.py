@@ -140,7 +140,8 @@ def test_a_missing_package_names_the_pip_command(
         (["onnx"], ["fp32", "bf16"], MachineError, "bf16 exists for OpenVINO only"),
         (["tensorrt"], ["bf16"], MachineError, "bf16 exists for OpenVINO only"),
         (["onnx"], ["fp32", "int8"], UsageError, "--target onnx --precision int8 --calib DATA"),
-        (["tensorrt-rtx"], ["int8"], UsageError, "no int8 graph for this target"),
+        (["tensorrt-rtx"], ["int8"], UsageError, "no int8 graph for tensorrt-rtx in the bundle"),
+        (["onnx", "openvino"], ["int8"], UsageError, "--precision int8 --target openvino --calib DATA$"),
         ([], ["fp32"], UsageError, "no target was named"),
     ],
 )

@@ -80,6 +80,8 @@ def test_an_int8_graph_serves_again_without_the_data(copy: Callable[[], Bundle])
     before = find_build(bundle, "onnx", "int8").record
     (build,) = export_bundle(bundle, ["openvino"], ["int8"], quiet=True)
     assert build.record.facts["calibration"] == before.facts["calibration"]
+    # These figures are of the graph, and not of this engine.
+    assert "run by ONNX Runtime" in build.record.facts["notices"][0]
     assert find_build(bundle, "onnx", "int8").record == before
 
 
