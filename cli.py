@@ -544,7 +544,10 @@ def predict(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="An image, or a folder of images.")],
     out: Annotated[Path, typer.Option("--out", help="New folder for masks and overlays.")],
     target: Annotated[
-        str | None, typer.Option("--target", "-t", help="Engine; else the first that runs.")
+        str | None,
+        typer.Option(
+            "--target", "-t", help="Engine; else a float32 build that runs, or another one, which is said."
+        ),
     ] = None,
     precision: PrecisionOption = None,
     device: DeviceOption = None,

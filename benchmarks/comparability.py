@@ -54,7 +54,7 @@ def find_doubts(columns: Sequence[Column]) -> Iterator[str]:
             yield f"{column.name} lacks {', '.join(missing)}"
         added = sorted(column.builds - first.builds)
         if added:
-            yield f"{', '.join(added)} of {column.name} is not in {first.name}: not judged"
+            yield f"{first.name} lacks {', '.join(added)} of {column.name}: not judged"
         disturbed = sorted((first.disturbed | column.disturbed) & first.builds & column.builds)
         if disturbed:
             yield f"tails of {', '.join(disturbed)} are not judged: the machine was not quiet"

@@ -191,8 +191,8 @@ def _draw(
     layer = _draw_layer(differing.astype(np.uint8), base.size, DIFFERENCE_COLOR, tint=DIFFERENCE_TINT)
     layers.append(Layer("difference", caption, layer))
     shown = base.convert("RGBA")
-    for layer in (layers[0].png, _draw_layer(truth, base.size, TRUTH_COLOR, tint=0)):
-        shown = Image.alpha_composite(shown, Image.open(io.BytesIO(layer)).convert("RGBA"))
+    for png in (layers[0].png, _draw_layer(truth, base.size, TRUTH_COLOR, tint=0)):
+        shown = Image.alpha_composite(shown, Image.open(io.BytesIO(png)).convert("RGBA"))
     shown = add_legend(shown.convert("RGB"), list_legend(classes, has_truth=True))
     score = layers[0].caption.rpartition("; ")[2]
     return LayeredOverlay(

@@ -40,7 +40,7 @@ from edgekd.bundle import (
 from edgekd.bundle.builds import BUILD_FILE
 from edgekd.config_reader import load_config
 from edgekd.console import print_notice
-from edgekd.data import Case, count_learned, read_image
+from edgekd.data import Case, count_learned, hash_pixels, read_frame, read_image
 from edgekd.errors import InputError, UsageError
 from edgekd.runtime import Segmenter
 
@@ -139,8 +139,7 @@ def run_parity(
         overlays = draw_cases(cases, recordings, results, opened, recorded)
         source, data_sha256 = recorded.source, recorded.data_sha256
         reference_sha256 = hash_recording(recorded)
-        known = opened.manifest.training.get("train_pixels_sha256", ())
-        learned = count_learned(cases, known, opened.manifest.preprocess)
+        learned = _count_learned(opened, cases)
     report = ParityReport(
         bundle=str(opened.path),
         manifest_sha256=opened.manifest_sha256,
@@ -244,6 +243,14 @@ def _compare_on_data(
             )
         )
     return results
+
+
+def _count_learned(bundle: Bundle, cases: Sequence[Case]) -> int | None:
+    known = bundle.manifest.training.get("train_pixels_sha256")
+    if known is None:
+        return None
+    spec = bundle.manifest.preprocess
+    return count_learned((hash_pixels(read_frame(case.image, spec), spec) for case in cases), known)
 
 
 def _choose_floor(criteria: GateConfig, choice: Choice) -> float:

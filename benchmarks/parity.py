@@ -235,7 +235,7 @@ def _build_mismatch_error(what: str, reference: str, candidate: str) -> Integrit
         f"the recordings are of different {what}",
         received=f"sha256 {candidate[:12]}…",
         expected=f"{reference[:12]}… as in the reference",
-        action="name the recording that was made of this one by edgekd evaluate --record, or record it again",
+        action=f"name a recording of the same {what} (edgekd evaluate --record), or record it again",
     )
 
 

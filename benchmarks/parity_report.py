@@ -50,7 +50,8 @@ class ParityReport:
         data_sha256: of the cases' names and files, None for golden frames.
         reference: what the builds were compared with.
         reference_sha256: of its masks, truths, names and groups; None for golden frames.
-        cases_learned_from: how many of the cases the student learned from; None for golden frames.
+        cases_learned_from: how many of the cases the student learned from; None for golden frames, or where
+            the bundle does not say.
         criteria: what was declared before.
         results: one a build.
         skipped: builds that did not run, with the reason.

@@ -96,8 +96,12 @@ def run_prediction(
     choices, misfits = leave_misfits(opened, choices, shapes, named=target is not None)
     choice = min(choices, key=lambda one: PRECISIONS.index(one.precision))
     if precision is None and choice.precision != PRECISIONS[0]:
-        left = "".join(f"; {one.name}: {one.reason}" for one in (*misfits, *skipped) if "fp32" in one.name)
-        print_notice(f"{choice.name} is taken, for no float32 build is{left}", quiet=quiet)
+        left = [f"{one.name}: {one.reason}" for one in (*misfits, *skipped) if "-fp32-" in one.name]
+        why = f" ({'; '.join(left)})" if left else ""
+        print_notice(
+            f"{choice.name} computes in {choice.precision}: there is no float32 build to take{why}",
+            quiet=quiet,
+        )
     with choice.load(opened, cache) as segmenter:
         return predict_folder(segmenter, images, out, engine=choice.name, quiet=quiet)
 

@@ -87,11 +87,15 @@ def match_cases(reference: Recording, data: Path) -> list[Case]:
     known = {case.name: case for case in find_cases(data).cases}
     missing = [name for name in reference.names if name not in known]
     if missing:
+        others = sorted(known.keys() - set(reference.names))
         raise InputError(
             f"{data} lacks cases of the reference",
-            received=f"{len(missing)} missing, such as {missing[0]!r}; it has others, such as {min(known)!r}",
+            received=f"{len(missing)} missing, such as {missing[0]!r}"
+            + (f"; it has others, such as {others[0]!r}" if others else ""),
             expected=f"the {len(reference.names)} cases that were recorded",
-            action="name the data set in the form it was recorded in: its manifest or its folders name cases",
+            action="name the data set in the form it was recorded in: its manifest or its folders name cases"
+            if others
+            else "restore the missing files, or record the reference again",
         )
     cases = [known[name] for name in reference.names]
     if cases and hash_cases(cases) != reference.data_sha256:

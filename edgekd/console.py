@@ -115,19 +115,11 @@ def _run(verb: Callable[[], Answer | None], *, as_json: bool, debug: bool) -> in
     except EdgeKDError as error:
         _print_error(str(error), error.exit_code, as_json=as_json, debug=debug)
         return error.exit_code
-    except PermissionError as error:
-        denied = InputError(
-            f"{error.filename} cannot be opened",
-            received="permission denied",
-            action="give this user the right to read it and its folder, or run as its owner",
-        )
-        _print_error(str(denied), denied.exit_code, as_json=as_json, debug=debug)
-        return denied.exit_code
     except Exception as error:
-        missing = _find_missing_extra(error)
-        if missing is not None:
-            _print_error(missing, MachineError.exit_code, as_json=as_json, debug=debug)
-            return MachineError.exit_code
+        known = _find_missing_extra(error) or _find_missing_right(error)
+        if known is not None:
+            _print_error(str(known), known.exit_code, as_json=as_json, debug=debug)
+            return known.exit_code
         what = f"internal error: {type(error).__name__}: {error}"
         text = f"{what}. Next: run it again with --debug and report it"
         _print_error(text, INTERNAL_ERROR, as_json=as_json, debug=debug)
@@ -159,13 +151,24 @@ def _drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _find_missing_extra(error: Exception) -> str | None:
-    """Return the message for a verb whose packages come with an extra that is not installed."""
+def _find_missing_right(error: Exception) -> EdgeKDError | None:
+    """Return the error for a file that this user may not read or write."""
+    if not isinstance(error, PermissionError) or error.filename is None:
+        return None
+    return InputError(
+        f"{error.filename} cannot be used",
+        received=(error.strerror or "permission denied").lower(),
+        action="give this user the right to read it, or to write into its folder, or run as its owner",
+    )
+
+
+def _find_missing_extra(error: Exception) -> EdgeKDError | None:
+    """Return the error for a verb whose packages come with an extra that is not installed."""
     package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if package not in EXTRAS:
         return None
     action = f'pip install "edgekd[{EXTRAS[package]}]"'
-    return str(MachineError(f"this needs the package {package}, which is not installed", action=action))
+    return MachineError(f"this needs the package {package}, which is not installed", action=action)
 
 
 def _print_error(text: str, exit_code: int, *, as_json: bool, debug: bool) -> None:

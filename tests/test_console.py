@@ -40,7 +40,9 @@ def test_json_is_one_object_and_implies_quiet() -> None:
 def test_a_file_without_the_right_to_read_it_is_unreadable_input() -> None:
     done = runner.invoke(_build_app(PermissionError(13, "Permission denied", "run/manifest.json")))
     assert done.exit_code == 2
-    assert done.stderr.startswith("edgekd: run/manifest.json cannot be opened: received permission denied")
+    assert done.stderr.startswith("edgekd: run/manifest.json cannot be used: received permission denied")
+    other = runner.invoke(_build_app(PermissionError(13, "Permission denied")))
+    assert other.exit_code == 70
 
 
 def test_table_keeps_long_cells_whole_where_there_is_no_terminal() -> None:

@@ -31,10 +31,11 @@ from PIL import Image
 from edgekd.atomic import write_json_atomic
 from edgekd.benchmarks import run_prediction
 from edgekd.benchmarks.environment import describe_environment
-from edgekd.bundle import Build, Bundle, GoldenFrames, find_build, list_builds, read_golden
+from edgekd.bundle import Build, Bundle, GoldenFrames, find_build, format_export, list_builds, read_golden
 from edgekd.config import read_environment
 from edgekd.errors import GateFailure, MachineError, UsageError
 from edgekd.export.source_graphs import CORE_FILE, ENGINE_FILE
+from edgekd.runtime.catalogue import PROCESSOR
 from edgekd.runtime.precision import OPENVINO_HINTS
 
 MODULES = ("model_api.models", "cv2", "polygraphy", "openvino", "onnxruntime")
@@ -68,12 +69,16 @@ def list_openvino_cells(bundle: Bundle) -> list[tuple[str, str | None]]:
     """
     default = _import("openvino").Core().get_property("CPU", "INFERENCE_PRECISION_HINT")
     own = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}[default.get_type_name()]
-    builds = [one.record.precision_asked for one in list_builds(bundle, "openvino")]
+    builds = [
+        one.record.precision_asked
+        for one in list_builds(bundle, "openvino")
+        if one.record.device == PROCESSOR
+    ]
     if own not in builds:
         raise UsageError(
             f"this processor takes {own} by itself, and the bundle holds no such OpenVINO build",
             received=", ".join(builds) or "none",
-            action=f"edgekd export {bundle.path} --target openvino --precision {own}",
+            action=format_export(bundle.path, "openvino", own),
         )
     return [(own, None), *((one, OPENVINO_HINTS[one]) for one in builds if one != own)]
 

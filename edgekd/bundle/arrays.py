@@ -56,9 +56,9 @@ def unpack_arrays(path: Path, error: type[EdgeKDError]) -> dict[str, Array]:
             return {name: archive[name] for name in archive.files}
     except _UNREADABLE as cause:
         # Of any other file the library says that it may be a pickle, and how to load it all the same.
-        is_archive = zipfile.is_zipfile(path)
+        is_other = isinstance(cause, (ValueError, TypeError, AttributeError)) and not zipfile.is_zipfile(path)
         raise error(
             f"{path} is no readable array file",
-            received=cause if is_archive or isinstance(cause, OSError) else "a file of another kind",
+            received="a file of another kind" if is_other else cause,
             expected="an .npz without pickle",
         ) from cause

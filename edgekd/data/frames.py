@@ -53,7 +53,8 @@ def list_images(source: Path, *, quiet: bool = False) -> list[Path]:
         raise InputError(f"there is no image or folder {source}", action="check the path")
     entries = sorted(path for path in source.iterdir() if not path.name.startswith("."))
     images = [path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
-    others = [path.name for path in entries if path not in images]
+    known = set(images)
+    others = [path.name for path in entries if path not in known]
     if not images:
         raise InputError(
             f"the folder {source} holds no image",
@@ -64,7 +65,7 @@ def list_images(source: Path, *, quiet: bool = False) -> list[Path]:
         )
     if others:
         named = f"{', '.join(others[:3])}{' …' if len(others) > 3 else ''}"
-        print_notice(f"{source}: left out is what is no image file of its own: {named}", quiet=quiet)
+        print_notice(f"{source}: left out, as no image files: {named}", quiet=quiet)
     frames = leave_masks_out(images)
     if len(frames) < len(images):
         masks = f"{len(images) - len(frames)} masks beside their images (NAME_mask)"

@@ -30,7 +30,7 @@ def draw_curves(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
     """Write a PNG of two panels: validation Dice, and the training loss against the truth."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     figure = Figure(figsize=(10, 4))
     figure.subplots_adjust(left=0.05, right=0.985, top=0.9, bottom=0.13, wspace=0.16)
@@ -45,8 +45,9 @@ def draw_curves(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
     # A network that finds nothing must not hide on the axis.
     dice_axes.set_ylim(-0.02, 1)
     loss_axes.set_yscale("log")
-    for place in (loss_axes.yaxis.set_major_formatter, loss_axes.yaxis.set_minor_formatter):
-        place(FuncFormatter(lambda value, _: f"{value:g}"))
+    loss_axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7), numticks=12))
+    loss_axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    loss_axes.yaxis.set_minor_formatter(NullFormatter())
     dice_axes.legend(frameon=False, loc="best")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)

@@ -9,7 +9,7 @@ from edgekd.atomic import check_output_is_new
 from edgekd.bundle import save_recording
 from edgekd.class_scores import ClassScores, score_classes
 from edgekd.console import print_notice
-from edgekd.data import SPLITS, Case, assign_splits, find_cases, hash_cases, load_cases, shorten_hashes
+from edgekd.data import SPLITS, Case, assign_splits, count_learned, find_cases, hash_cases, load_cases
 from edgekd.distill.predict import predict_masks, predict_recording
 from edgekd.distill.results import TrainedNetwork, load_trained_model
 from edgekd.errors import InputError, UsageError, build_unknown_name_error
@@ -67,7 +67,7 @@ def evaluate(
         )
     cases = _find_split(data, split, trained)
     loaded = load_cases(cases, trained.preprocess, trained.classes, quiet=quiet)
-    learned = sum(sha256 in trained.learned for sha256 in shorten_hashes(loaded.pixels_sha256))
+    learned = count_learned(loaded.pixels_sha256, trained.learned)
     if learned:
         print_notice(
             f"the network learned from {learned} of these {len(cases)} cases: their scores are too good",

@@ -201,9 +201,18 @@ def test_every_class_has_its_scores_and_a_table_where_there_are_several(truths: 
     lost = compare_recordings(
         make_recording(masks * 0, several), make_recording(masks * 0, several), classes=named
     )
-    (said,) = describe_lost_classes({"results": [lost.to_dict()]})
+    criteria = {"margins": {"dice": 0.01}}
+    (said,) = describe_lost_classes({"results": [lost.to_dict()], "criteria": criteria})
     assert "hardly finds cyst (Dice 0.0000), solid (Dice 0.0000)" in said
-    assert describe_lost_classes({"results": [result.to_dict()]}) == []
+    assert describe_lost_classes({"results": [result.to_dict()], "criteria": criteria}) == []
+    for dice, told in ((0.019, 1), (0.021, 0)):  # of two classes, whose mean falls by half of it
+        classes = [
+            {"name": "background", "dice": None},
+            {"name": "a", "dice": dice},
+            {"name": "b", "dice": 0.5},
+        ]
+        report = {"results": [{"reference_classes": classes}], "criteria": criteria}
+        assert len(describe_lost_classes(report)) == told
     two = compare_recordings(make_recording(truths, truths), make_recording(truths, truths), classes=CLASSES)
     assert len(two.to_dict()["reference_classes"]) == 2
     assert not build_class_table({"results": [two.to_dict()]}).rows

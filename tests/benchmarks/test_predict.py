@@ -64,14 +64,17 @@ def test_float32_is_taken_before_other_precisions_and_another_one_is_said(
     build = add_build("openvino")
     image = data / "images" / "case00.png"
     assert run_prediction(bundle, image, tmp_path / "a").engine == "openvino-fp32-cpu"
-    assert "is taken" not in capsys.readouterr().err
+    assert "computes in" not in capsys.readouterr().err
     shutil.rmtree(build.path)
     add_build("openvino", frame_size=[5, 5])
     assert run_prediction(bundle, image, tmp_path / "b").engine == "onnx-bf16-cpu"
     said = capsys.readouterr().err
-    assert "onnx-bf16-cpu is taken" in said and "openvino-fp32-cpu: made for frames of 5×5" in said
+    assert (
+        "onnx-bf16-cpu computes in bf16: there is no float32 build" in said
+        and "openvino-fp32-cpu: made for frames of 5×5" in said
+    )
     run_prediction(bundle, image, tmp_path / "c", precision="int8")
-    assert "is taken" not in capsys.readouterr().err
+    assert "computes in" not in capsys.readouterr().err
 
 
 def test_equal_stems_keep_their_suffixes_apart(

@@ -47,7 +47,11 @@ def test_cases_come_in_the_order_of_the_reference(data: Path, reference: Recordi
 def test_case_that_data_lacks_is_named(data: Path, reference: Recording) -> None:
     (data / "images" / "case05.png").unlink()
     (data / "masks" / "case05.png").unlink()
-    with pytest.raises(InputError, match=r"such as 'case05'; it has others, such as 'case00'.* Next: name"):
+    with pytest.raises(InputError, match=r"such as 'case05', expected .* Next: restore the missing files"):
+        match_cases(reference, data)
+    for folder in ("images", "masks"):
+        (data / folder / "case07.png").rename(data / folder / "other07.png")
+    with pytest.raises(InputError, match=r"such as 'case05'; it has others, such as 'other07'.* Next: name"):
         match_cases(reference, data)
 
 

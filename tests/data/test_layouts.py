@@ -213,7 +213,7 @@ def test_masks_beside_their_images_are_no_frames(tmp_path: Path, capsys: pytest.
     (tmp_path / "scan.dcm").touch()
     (tmp_path / "second").mkdir()
     list_images(tmp_path)
-    assert "no image file of its own: scan.dcm, second\n" in capsys.readouterr().err
+    assert "left out, as no image files: scan.dcm, second\n" in capsys.readouterr().err
     list_images(tmp_path, quiet=True)
     assert capsys.readouterr().err == ""
     assert list_images(tmp_path / "x (1)_mask.png") == [tmp_path / "x (1)_mask.png"]
