@@ -2,47 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from edgekd.atomic import check_output_is_new, hash_file, write_text_atomic
+from edgekd.atomic import check_output_is_new, write_text_atomic
 from edgekd.benchmarks.certificate import write_certificate
 from edgekd.benchmarks.criteria import GateConfig, replace_margins
 from edgekd.benchmarks.environment import describe_environment
-from edgekd.benchmarks.frame_sizes import leave_misfits
-from edgekd.benchmarks.gallery import draw_cases, draw_golden
-from edgekd.benchmarks.golden import GoldenResult, compare_golden, segment_golden
+from edgekd.benchmarks.judged_builds import judge_cases, judge_golden
 from edgekd.benchmarks.junit import build_junit
 from edgekd.benchmarks.overlays import list_legend
-from edgekd.benchmarks.parity import ParityResult, check_same_bundle, compare_recordings
-from edgekd.benchmarks.parity_report import BuildFacts, ParityReport, write_parity
-from edgekd.benchmarks.recording import hash_recording, match_cases, record_segmenter, score_at_frame_size
-from edgekd.benchmarks.selection import (
-    Choice,
-    choose_builds,
-    format_command,
-    format_frame_size,
-    list_own_frames,
-)
-from edgekd.bundle import (
-    MIN_AGREEMENT,
-    Bundle,
-    JudgedFrames,
-    Recording,
-    load_recording,
-    read_judged_frames,
-)
-from edgekd.bundle.builds import BUILD_FILE
+from edgekd.benchmarks.parity import check_same_bundle
+from edgekd.benchmarks.parity_report import ParityReport, write_parity
+from edgekd.benchmarks.selection import choose_builds, format_command
+from edgekd.bundle import Bundle, Recording, load_recording
 from edgekd.config_reader import load_config
 from edgekd.console import print_notice
-from edgekd.data import Case, count_learned, hash_pixels, read_frame, read_image
 from edgekd.errors import InputError, UsageError
-from edgekd.runtime import Segmenter
 
 REFERENCE_FILE = "reference.npz"
 
@@ -110,51 +87,41 @@ def run_parity(
     options |= {"cache": cache, "config": config if isinstance(config, Path) else None}
     options |= {"reference": None if isinstance(reference, Recording) else reference}
     options |= {"margin": [f"{name}={margin:g}" for name, margin in (margins or {}).items()], "seed": seed}
-    facts: list[BuildFacts] = []
     choices, skipped = choose_builds(opened, targets or (), precision, device)
     if certificate is not None:
         # It vouches for every file, not only for those that an engine reads.
         for choice in choices:
             choice.find_build(opened).check_files()
     if data is None:
-        answers = _segment_golden(opened, choices, cache, facts)
-        results: Sequence[ParityResult | GoldenResult]
-        results = [
-            compare_golden(
-                masks, golden, candidate=choice.name, min_agreement=_choose_floor(criteria, choice)
-            )
-            for choice, (golden, masks) in zip(choices, answers, strict=True)
-        ]
-        overlays = draw_golden(opened, answers, results)
-        source, data_sha256 = _describe_golden(opened, choices), None
-        reference_sha256 = learned = None
+        judged = judge_golden(opened, choices, criteria, cache)
     else:
         recorded = _find_reference(opened, reference)
-        cases = match_cases(recorded, data)
-        shapes = (read_image(case.image).shape for case in cases)
-        choices, misfits = leave_misfits(opened, choices, shapes, named=bool(targets))
-        skipped += misfits
-        recordings = _record_builds(opened, choices, cases, recorded.data_sha256, cache, quiet, facts)
-        results = _compare_on_data(opened, choices, cases, recorded, recordings, criteria, seed)
-        overlays = draw_cases(cases, recordings, results, opened, recorded)
-        source, data_sha256 = recorded.source, recorded.data_sha256
-        reference_sha256 = hash_recording(recorded)
-        learned = _count_learned(opened, cases)
+        judged = judge_cases(
+            opened,
+            choices,
+            recorded,
+            data,
+            criteria,
+            seed=seed,
+            named=bool(targets),
+            cache=cache,
+            quiet=quiet,
+        )
     report = ParityReport(
         bundle=str(opened.path),
         manifest_sha256=opened.manifest_sha256,
         data=None if data is None else str(data),
-        data_sha256=data_sha256,
-        reference=source,
-        reference_sha256=reference_sha256,
-        cases_learned_from=learned,
+        data_sha256=judged.data_sha256,
+        reference=judged.reference,
+        reference_sha256=judged.reference_sha256,
+        cases_learned_from=judged.cases_learned_from,
         criteria=criteria,
-        results=tuple(results),
-        skipped=tuple(skipped),
-        builds=tuple(facts),
+        results=tuple(judged.results),
+        skipped=(*skipped, *judged.misfits),
+        builds=tuple(judged.builds),
         environment=describe_environment(),
         command=format_command("parity", opened.path, options),
-        overlays=tuple(overlays),
+        overlays=tuple(judged.overlays),
         legend=tuple(list_legend(opened.manifest.classes, has_truth=True)),
     )
     if out is not None:
@@ -168,105 +135,8 @@ def run_parity(
     return report
 
 
-def _segment_golden(
-    bundle: Bundle, choices: Sequence[Choice], cache: Path | None, facts: list[BuildFacts]
-) -> list[tuple[JudgedFrames, npt.NDArray[np.uint8]]]:
-    answers: list[tuple[JudgedFrames, npt.NDArray[np.uint8]]] = []
-    for choice in choices:
-        golden = read_judged_frames(bundle, choice.find_build(bundle))
-        with choice.load(bundle, cache) as segmenter:
-            answers.append((golden, segment_golden(segmenter, golden)))
-            facts.append(_describe_build(bundle, choice, segmenter))
-    return answers
-
-
-def _describe_golden(bundle: Bundle, choices: Sequence[Choice]) -> str:
-    text = f"golden frames of {bundle.manifest.name}"
-    for name, build in list_own_frames(bundle, choices).items():
-        text += f"; for {name} at {format_frame_size(build)}, against the float32 graph"
-    return text
-
-
-def _record_builds(
-    bundle: Bundle,
-    choices: Sequence[Choice],
-    cases: Sequence[Case],
-    data_sha256: str,
-    cache: Path | None,
-    quiet: bool,
-    facts: list[BuildFacts],
-) -> list[Recording]:
-    recordings: list[Recording] = []
-    for choice in choices:
-        with choice.load(bundle, cache) as segmenter:
-            recordings.append(
-                record_segmenter(
-                    segmenter,
-                    cases,
-                    source=choice.name,
-                    manifest_sha256=bundle.manifest_sha256,
-                    data_sha256=data_sha256,
-                    quiet=quiet,
-                )
-            )
-            facts.append(_describe_build(bundle, choice, segmenter))
-    return recordings
-
-
-def _compare_on_data(
-    bundle: Bundle,
-    choices: Sequence[Choice],
-    cases: Sequence[Case],
-    reference: Recording,
-    recordings: Sequence[Recording],
-    criteria: GateConfig,
-    seed: int,
-) -> list[ParityResult]:
-    spec, classes = bundle.manifest.preprocess, bundle.manifest.classes
-    masks = [reference.masks, *(one.masks for one in recordings)]
-    reference_scores, *candidate_scores = score_at_frame_size(cases, masks, spec, classes)
-    results: list[ParityResult] = []
-    for choice, recording, scores in zip(choices, recordings, candidate_scores, strict=True):
-        result = compare_recordings(
-            reference,
-            recording,
-            criteria.margins.model_dump(),
-            classes=classes,
-            min_agreement=_choose_floor(criteria, choice),
-            min_groups=criteria.min_groups,
-            num_resamples=criteria.num_resamples,
-            seed=seed,
-        )
-        results.append(
-            dataclasses.replace(
-                result, reference_frame_scores=reference_scores, candidate_frame_scores=scores
-            )
-        )
-    return results
-
-
-def _count_learned(bundle: Bundle, cases: Sequence[Case]) -> int | None:
-    known = bundle.manifest.training.get("train_pixels_sha256")
-    if known is None:
-        return None
-    spec = bundle.manifest.preprocess
-    return count_learned((hash_pixels(read_frame(case.image, spec), spec) for case in cases), known)
-
-
-def _choose_floor(criteria: GateConfig, choice: Choice) -> float:
-    return MIN_AGREEMENT[choice.precision] if criteria.min_agreement is None else criteria.min_agreement
-
-
 def _read_criteria(config: GateConfig | Path | None) -> GateConfig:
     return config if isinstance(config, GateConfig) else load_config(GateConfig, config)
-
-
-def _describe_build(bundle: Bundle, choice: Choice, segmenter: Segmenter) -> BuildFacts:
-    build = choice.find_build(bundle)
-    facts = segmenter.engine.facts()
-    return BuildFacts(
-        choice.name, choice.target, choice.precision, choice.device, hash_file(build.path / BUILD_FILE), facts
-    )
 
 
 def _find_reference(bundle: Bundle, reference: Path | Recording | None) -> Recording:

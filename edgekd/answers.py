@@ -6,13 +6,19 @@ Only what a verb has loaded already is imported: every other import is for types
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from edgekd.answer_tables import (
+    build_builds_table,
+    build_class_table,
+    build_networks_table,
+    build_score_table,
+)
 from edgekd.class_scores import list_foreground
 from edgekd.console import INTERRUPTED, Answer
 from edgekd.errors import UsageError
-from edgekd.tables import Table, format_bytes, format_count
+from edgekd.tables import Table, format_count
 
 if TYPE_CHECKING:
     from edgekd.benchmarks import (
@@ -27,9 +33,6 @@ if TYPE_CHECKING:
     from edgekd.distill import DistillResult, EvaluationResult, NetworkResult, TrainResult
     from edgekd.doctor import Capability
     from edgekd.models import NetworkFacts
-
-ANY_FRAMES = "any"
-SCORE_COLUMNS = ("Acc %", "mIoU %", "Dice %", "kappa %")
 
 
 def show_data_check(report: CheckReport) -> Answer:
@@ -59,7 +62,7 @@ def _format_macs(network: NetworkFacts) -> str:
 
 def show_training(result: TrainResult) -> Answer:
     """Return the scores of the trained network."""
-    table = _build_score_table({"untrained": result.record.untrained_test, "trained": result.model.test})
+    table = build_score_table({"untrained": result.record.untrained_test, "trained": result.model.test})
     data = {"run": result.out, **result.record.model_dump(mode="json")}
     return Answer(data, [table], [f"the run is in {result.out}"])
 
@@ -74,15 +77,15 @@ def show_distillation(result: DistillResult) -> Answer:
         f"bundle: {result.bundle}",
         f"next: edgekd export {shlex.quote(str(result.bundle))} --target onnx --target openvino",
     ]
-    return Answer(data, [_build_networks_table(list_networks(result))], lines)
+    return Answer(data, [build_networks_table(list_networks(result))], lines)
 
 
 def show_scores(result: EvaluationResult) -> Answer:
     """Return the scores of one network on one split."""
-    tables = [_build_score_table({f"{result.model.name} on {result.split}": result.scores.to_dict()})]
+    tables = [build_score_table({f"{result.model.name} on {result.split}": result.scores.to_dict()})]
     classes = [one.to_dict() for one in result.class_scores]
     if list_foreground(classes):
-        tables.append(_build_class_table(list_foreground(classes)))
+        tables.append(build_class_table(list_foreground(classes)))
     data = {
         "model": result.model.model_dump(mode="json"),
         "split": result.split,
@@ -97,7 +100,7 @@ def show_scores(result: EvaluationResult) -> Answer:
 
 def show_builds(bundle: Bundle, builds: Sequence[Build]) -> Answer:
     """Return what was built, in which precision, and whether it was run."""
-    tables = [_build_builds_table(bundle, builds)]
+    tables = [build_builds_table(bundle, builds)]
     notices = [f"{one.name}: {text}" for one in builds for text in one.record.facts.get("notices", ())]
     data = {
         "bundle": bundle.path,
@@ -206,10 +209,10 @@ def show_bundle(bundle: Bundle, builds: Sequence[Build]) -> Answer:
         ("preprocessing", f"hash {spec.compute_hash()[:16]}…, antialias {'on' if spec.antialias else 'off'}"),
     )
     tables = [Table(str(bundle.path), ("Fact", "Value"), facts)]
-    tables.append(_build_score_table({split: scores for split, scores in manifest.metrics.items() if scores}))
+    tables.append(build_score_table({split: scores for split, scores in manifest.metrics.items() if scores}))
     lines = ["every hash agrees"]
     if builds:
-        tables.append(_build_builds_table(bundle, builds))
+        tables.append(build_builds_table(bundle, builds))
     else:
         lines.append(f"no build yet: {format_export(bundle.path, 'onnx')}")
     data = {
@@ -235,67 +238,3 @@ def list_networks(result: DistillResult) -> dict[str, NetworkResult]:
     """Return the networks of a run by role, the control only where it was trained."""
     roles = {**result.teachers, "control": result.control, "student": result.student}
     return {role: network for role, network in roles.items() if network is not None}
-
-
-def format_scores(scores: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return Acc, mIoU, Dice and kappa in percent, a dash for what is undefined."""
-    return tuple(_format_percent(scores.get(name)) for name in ("acc", "miou", "dice", "kappa"))
-
-
-def _format_percent(value: float | None) -> str:
-    # Adding 0 after rounding takes the sign from a kappa that is 0 but for its last bits.
-    return "–" if value is None else f"{round(100 * value, 2) + 0.0:.2f}"
-
-
-def _build_networks_table(networks: Mapping[str, NetworkResult]) -> Table:
-    rows = tuple(
-        (
-            f"{role} ({one.model.name})",
-            *format_scores(one.test),
-            format_count(one.model.parameters),
-            format_count(one.model.macs),
-        )
-        for role, one in networks.items()
-    )
-    return Table("Test split", ("Network", *SCORE_COLUMNS, "Parameters", "MACs"), rows)
-
-
-def _build_score_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
-    cells = tuple(
-        (name, *format_scores(scores), str(scores.get("num_images", "–"))) for name, scores in rows.items()
-    )
-    return Table("Scores", ("What", *SCORE_COLUMNS, "Images"), cells)
-
-
-def _build_class_table(classes: Sequence[Mapping[str, Any]]) -> Table:
-    rows = tuple(
-        (str(one["name"]), _format_percent(one["dice"]), _format_percent(one["iou"]), str(one["num_images"]))
-        for one in classes
-    )
-    return Table("Classes", ("Class", "Dice %", "IoU %", "Images with it"), rows)
-
-
-def _build_builds_table(bundle: Bundle, builds: Sequence[Build]) -> Table:
-    limits = [_format_limits(one.record.facts) for one in builds]
-    has_limits = any(text != ANY_FRAMES for text in limits)
-    rows = tuple(
-        (
-            one.name,
-            one.record.precision_asked,
-            one.record.precision_effective,
-            *((text,) if has_limits else ()),
-            one.record.status,
-            format_bytes(sum(fact.size for fact in one.record.files.values())),
-            str(one.path.relative_to(bundle.path)),
-        )
-        for one, text in zip(builds, limits, strict=True)
-    )
-    frames = ("Frames",) if has_limits else ()
-    return Table("Builds", ("Build", "Asked", "Effective", *frames, "Status", "Size", "In the bundle"), rows)
-
-
-def _format_limits(facts: Mapping[str, Any]) -> str:
-    """Return the frames that a build was fixed to by option."""
-    size, batch = facts.get("frame_size"), facts.get("batch")
-    parts = [] if size is None else ["{}×{}".format(*size)]
-    return ", ".join([*parts, *([] if batch is None else [f"batch {batch}"])]) or ANY_FRAMES

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekd.answers import SCORE_COLUMNS, describe_verdict, format_scores, list_networks
+from edgekd.answer_tables import SCORE_COLUMNS, format_scores
+from edgekd.answers import describe_verdict, list_networks
 from edgekd.atomic import check_output_is_new
 from edgekd.benchmarks import (
     BenchmarkReport,

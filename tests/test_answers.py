@@ -6,7 +6,8 @@ import pytest
 
 pytest.importorskip("onnxruntime", reason="the student's ONNX build is written with it")
 
-from edgekd.answers import format_scores, show_bundle
+from edgekd.answer_tables import format_scores
+from edgekd.answers import show_bundle
 from edgekd.bundle import Bundle, find_build, list_builds
 from edgekd.export.fixed_shapes import FixedShapes, fix_shapes
 from edgekd.tables import Table
