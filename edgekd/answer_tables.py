@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from edgekd.class_scores import list_foreground
 from edgekd.tables import Table, format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -50,13 +51,19 @@ def build_score_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
     return Table("Scores", ("What", *SCORE_COLUMNS, "Images"), cells)
 
 
-def build_class_table(classes: Sequence[Mapping[str, Any]]) -> Table:
+def list_class_tables(classes: Sequence[Mapping[str, Any]], title: str = "Classes") -> list[Table]:
+    """Return the table of the foreground classes where there are several."""
+    shown = list_foreground(classes)
+    return [_build_class_table(shown, title)] if shown else []
+
+
+def _build_class_table(classes: Sequence[Mapping[str, Any]], title: str) -> Table:
     """Return Dice and IoU in percent of each class, from ``ClassScores.to_dict()``."""
     rows = tuple(
         (str(one["name"]), _format_percent(one["dice"]), _format_percent(one["iou"]), str(one["num_images"]))
         for one in classes
     )
-    return Table("Classes", ("Class", "Dice %", "IoU %", "Images with it"), rows)
+    return Table(title, ("Class", "Dice %", "IoU %", "Images with it"), rows)
 
 
 def build_builds_table(bundle: Bundle, builds: Sequence[Build]) -> Table:

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 from edgekd.answer_tables import (
     build_builds_table,
-    build_class_table,
     build_networks_table,
     build_score_table,
+    list_class_tables,
 )
-from edgekd.class_scores import list_foreground
 from edgekd.console import INTERRUPTED, Answer
 from edgekd.errors import UsageError
 from edgekd.tables import Table, format_count
@@ -64,7 +63,8 @@ def show_training(result: TrainResult) -> Answer:
     """Return the scores of the trained network."""
     table = build_score_table({"untrained": result.record.untrained_test, "trained": result.model.test})
     data = {"run": result.out, **result.record.model_dump(mode="json")}
-    return Answer(data, [table], [f"the run is in {result.out}"])
+    tables = [table, *list_class_tables(result.model.test_classes)]
+    return Answer(data, tables, [f"the run is in {result.out}"])
 
 
 def show_distillation(result: DistillResult) -> Answer:
@@ -77,15 +77,16 @@ def show_distillation(result: DistillResult) -> Answer:
         f"bundle: {result.bundle}",
         f"next: edgekd export {shlex.quote(str(result.bundle))} --target onnx --target openvino",
     ]
-    return Answer(data, [build_networks_table(list_networks(result))], lines)
+    tables = [build_networks_table(list_networks(result))]
+    tables += list_class_tables(result.student.test_classes, "Classes of the student, test split")
+    return Answer(data, tables, lines)
 
 
 def show_scores(result: EvaluationResult) -> Answer:
     """Return the scores of one network on one split."""
     tables = [build_score_table({f"{result.model.name} on {result.split}": result.scores.to_dict()})]
     classes = [one.to_dict() for one in result.class_scores]
-    if list_foreground(classes):
-        tables.append(build_class_table(list_foreground(classes)))
+    tables += list_class_tables(classes)
     data = {
         "model": result.model.model_dump(mode="json"),
         "split": result.split,

@@ -10,20 +10,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from edgekd import __version__
 from edgekd.bundle import GOLDEN_FILE, WEIGHTS_FILE, save_recording, write_bundle
+from edgekd.class_scores import score_classes
 from edgekd.data import shorten_hashes
 from edgekd.distill.curves import draw_curves
 from edgekd.distill.golden import build_golden
 from edgekd.distill.learner import copy_weights
-from edgekd.distill.predict import copy_to_cpu, predict_recording, score_network
+from edgekd.distill.predict import copy_to_cpu, count_network, predict_recording
 from edgekd.distill.results import BUNDLE_FOLDER, NetworkResult, RunRecord
 from edgekd.distill.session import Session
 from edgekd.distill.teaching import Ensemble
+from edgekd.metrics import score_cases
 from edgekd.specs import ModelSpec
 
 REFERENCE_FILE = "reference.npz"
@@ -40,13 +44,16 @@ def describe_trained(
     session: Session, network: nn.Module, model: ModelSpec, file: str, epoch: int | None
 ) -> NetworkResult:
     """Return the facts of a trained network whose weights are, or will be, in ``file`` of the run."""
+    confusions = _count(session, network, "test")
+    classes = score_classes(confusions, session.config.classes.names)
     return NetworkResult(
         file=file,
         sha256=hashlib.sha256(pack_weights(network)).hexdigest(),
         model=model,
         epoch=epoch,
         val=_score(session, network, "val"),
-        test=_score(session, network, "test"),
+        test=score_cases(confusions).to_dict(),
+        test_classes=tuple(one.to_dict() for one in classes),
     )
 
 
@@ -149,5 +156,9 @@ def _describe_training(record: RunRecord) -> dict[str, Any]:
 
 
 def _score(session: Session, network: nn.Module, split: str) -> dict[str, float | int | None]:
+    return score_cases(_count(session, network, split)).to_dict()
+
+
+def _count(session: Session, network: nn.Module, split: str) -> NDArray[np.int64]:
     cases, num_classes = session.inputs.splits[split], session.config.classes.count
-    return score_network(copy_to_cpu(network), cases, num_classes).to_dict()
+    return count_network(copy_to_cpu(network), cases, num_classes)

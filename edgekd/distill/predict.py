@@ -47,8 +47,12 @@ def copy_to_cpu(network: nn.Module) -> nn.Module:
 
 def score_network(network: nn.Module, cases: LoadedCases, num_classes: int) -> Scores:
     """Return the scores of a network's masks at tensor size."""
-    masks = predict_masks(network, cases.images)
-    return score_cases(count_confusions(cases.truths, masks, num_classes))
+    return score_cases(count_network(network, cases, num_classes))
+
+
+def count_network(network: nn.Module, cases: LoadedCases, num_classes: int) -> NDArray[np.int64]:
+    """Return the confusion matrix (N, K, K) of a network's mask of each case, at tensor size."""
+    return count_confusions(cases.truths, predict_masks(network, cases.images), num_classes)
 
 
 def predict_recording(

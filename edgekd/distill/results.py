@@ -36,6 +36,8 @@ class NetworkResult(Spec):
         model: the network and its size.
         epoch: the epoch, from 1, whose weights these are; None where the teacher was ready before.
         val, test: scores at tensor size, see ``edgekd.metrics.Scores``; None for undefined.
+        test_classes: of each class on the test split, see ``edgekd.class_scores.ClassScores``; runs made
+            before they were kept have none.
     """
 
     file: str
@@ -44,6 +46,7 @@ class NetworkResult(Spec):
     epoch: int | None
     val: ScoreValues
     test: ScoreValues
+    test_classes: tuple[dict[str, float | int | str | None], ...] = ()
 
 
 class RunRecord(Spec):

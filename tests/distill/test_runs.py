@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from disc_runs import build_distill_config, build_train_config, write_discs
 from PIL import Image
 
+from edgekd.answers import show_distillation
 from edgekd.bundle import Bundle, load_recording, read_golden
 from edgekd.data import LoadedCases, find_cases
 from edgekd.distill import (
@@ -136,6 +138,19 @@ def test_the_reference_is_what_evaluate_records(finished: DistillResult, discs: 
     np.testing.assert_array_equal(reference.logits, again.logits)
     np.testing.assert_array_equal(reference.masks, again.masks)
     assert result.scores.to_dict() == finished.student.test
+    assert tuple(one.to_dict() for one in result.class_scores) == finished.student.test_classes
+    assert finished.student.test_classes[1]["dice"] == finished.student.test["dice"]
+
+
+def test_a_run_with_several_classes_shows_each(finished: DistillResult) -> None:
+    assert [table.title for table in show_distillation(finished).tables] == ["Test split"]
+    row = {"dice": 0.5, "iou": 0.4, "num_images": 3}
+    several = tuple({"name": name, **row} for name in ("background", "cyst", "solid"))
+    student = finished.student.model_copy(update={"test_classes": several})
+    networks = {**finished.record.networks, "student": student}
+    record = finished.record.model_copy(update={"networks": networks})
+    tables = show_distillation(dataclasses.replace(finished, record=record)).tables
+    assert tables[1].rows == (("cyst", "50.00", "40.00", "3"), ("solid", "50.00", "40.00", "3"))
 
 
 def test_evaluate_takes_other_splits_and_all(finished: DistillResult, discs: Path) -> None:
