@@ -24,8 +24,8 @@ from edgekd.benchmarks.junit import build_certificate_junit
 from edgekd.benchmarks.parity_report import ParityReport
 from edgekd.bundle import Bundle, choose_build
 from edgekd.bundle.builds import BUILD_FILE
-from edgekd.bundle.files import replace_non_finite
 from edgekd.errors import EdgeKDError, GateFailure, InputError, IntegrityError, UsageError
+from edgekd.json_values import replace_non_finite
 from edgekd.runtime import load
 
 CERTIFICATE_SCHEMA = "edgekd.certificate"

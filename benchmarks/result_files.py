@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgekd.atomic import write_text_atomic
-from edgekd.bundle.files import replace_non_finite
 from edgekd.errors import InputError, IntegrityError
+from edgekd.json_values import replace_non_finite
 
 Kind = Literal["parity", "benchmark", "comparison"]
 SCHEMA_VERSIONS: dict[Kind, int] = {"parity": 2, "benchmark": 2, "comparison": 1}

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd.errors import InputError, UsageError
+from edgekd.json_values import replace_non_finite
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -60,10 +61,7 @@ class Difference:
 
     def to_dict(self) -> dict[str, float | int | bool | None]:
         """Return the fields as JSON values, None for what is not finite."""
-        return {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in dataclasses.asdict(self).items()
-        }
+        return replace_non_finite(dataclasses.asdict(self))
 
 
 def paired_bootstrap(

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd.errors import InputError
+from edgekd.json_values import replace_non_finite
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,7 @@ class ClassScores:
 
     def to_dict(self) -> dict[str, float | int | str | None]:
         """Return the fields as JSON values, None for NaN."""
-        return {
-            key: None if isinstance(value, float) and math.isnan(value) else value
-            for key, value in asdict(self).items()
-        }
+        return replace_non_finite(asdict(self))
 
 
 def score_classes(confusions: npt.NDArray[np.int64], names: Sequence[str]) -> tuple[ClassScores, ...]:

@@ -10,18 +10,17 @@ import functools
 import inspect
 import io
 import json
-import math
 import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from edgekd.errors import EdgeKDError, InputError, MachineError, UsageError
+from edgekd.json_values import replace_non_finite
 from edgekd.tables import Table
 
 INTERNAL_ERROR = EdgeKDError.exit_code
@@ -132,7 +131,9 @@ def _print_answer(answer: Answer | None, *, as_json: bool) -> int:
         return 0
     try:
         if as_json:
-            sys.stdout.write(json.dumps(_replace_nan(answer.data), indent=2, allow_nan=False) + "\n")
+            # Beside JSON's own values an answer holds paths.
+            text = json.dumps(replace_non_finite(answer.data), indent=2, allow_nan=False, default=os.fspath)
+            sys.stdout.write(text + "\n")
         else:
             _print_tables(answer)
         sys.stdout.flush()
@@ -196,13 +197,3 @@ def _print_any_text() -> None:
     """Let stdout print "?" for what its encoding lacks: a log in ASCII must not lose a whole answer."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-
-
-def _replace_nan(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _replace_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_replace_nan(item) for item in value]
-    return str(value) if isinstance(value, Path) else value

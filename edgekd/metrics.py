@@ -13,13 +13,13 @@ Everything is counted in int64 and divided in float64. A score whose denominator
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgekd.errors import InputError
+from edgekd.json_values import replace_non_finite
 
 METRICS = ("acc", "miou", "dice", "kappa")
 """The scores that parity is judged by."""
@@ -54,10 +54,7 @@ class Scores:
 
     def to_dict(self) -> dict[str, float | int | None]:
         """Return the fields as JSON values, None for NaN."""
-        return {
-            key: None if isinstance(value, float) and math.isnan(value) else value
-            for key, value in dataclasses.asdict(self).items()
-        }
+        return replace_non_finite(dataclasses.asdict(self))
 
 
 MIN_OVERLAP_PIXELS = 16

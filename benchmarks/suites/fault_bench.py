@@ -45,11 +45,11 @@ from edgekd.benchmarks.suites.fault_students import (
     read_truths,
 )
 from edgekd.bundle import MIN_AGREEMENT, Recording
-from edgekd.bundle.files import replace_non_finite
 from edgekd.data import Case
 from edgekd.errors import GateFailure
 from edgekd.export.agreement import check_core_logits, check_preprocessing
 from edgekd.export.graphs import build_deploy_graph, build_preprocess_graph
+from edgekd.json_values import replace_non_finite
 from edgekd.metrics import count_confusions, score_cases, summarise_cases
 from edgekd.runtime import load
 from edgekd.runtime.frames import FramePacker

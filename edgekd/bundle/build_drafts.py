@@ -18,10 +18,11 @@ from edgekd.bundle.builds import (
     Status,
     read_build_record,
 )
-from edgekd.bundle.files import replace_non_finite, write_files
+from edgekd.bundle.files import write_files
 from edgekd.bundle.records import write_record
 from edgekd.bundle.replacement import lock_folder, put_in_place, remove_folder, remove_stale, sync_folder
 from edgekd.bundle.store import Bundle
+from edgekd.json_values import replace_non_finite
 
 
 @contextlib.contextmanager

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
@@ -126,18 +125,6 @@ def write_files(folder: Path, files: Mapping[str, Path | bytes]) -> dict[str, Fi
             shutil.copyfile(content, path)
         facts[name] = FileFact(sha256=hash_file(path), size=os.path.getsize(path))
     return facts
-
-
-def replace_non_finite(value: Any) -> Any:
-    """Return a copy of nested dicts and sequences in which NaN and infinities, unknown to JSON, are None."""
-    if isinstance(value, Mapping):
-        items = cast("Mapping[Any, Any]", value)
-        return {str(key): replace_non_finite(item) for key, item in items.items()}
-    if isinstance(value, (list, tuple)):
-        return [replace_non_finite(item) for item in cast("list[Any]", value)]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 RESTORE = "restore the bundle from where it was written, or distil or export it again"

@@ -27,10 +27,11 @@ from typing import Any
 
 from edgekd import __version__
 from edgekd.atomic import staged_folder
-from edgekd.bundle.files import replace_non_finite, resolve_checked_file, write_files
+from edgekd.bundle.files import resolve_checked_file, write_files
 from edgekd.bundle.manifest import MANIFEST_FILE, SCHEMA_VERSION, Manifest
 from edgekd.bundle.records import read_record, write_record
 from edgekd.errors import InputError
+from edgekd.json_values import replace_non_finite
 from edgekd.specs import ClassSpec, ModelSpec, PreprocessSpec
 
 
