@@ -100,9 +100,8 @@ def draw_golden(
         shared = all(other.frames[index].shape == frame.shape for other, _ in answers)
         name = EVERY_BUILD if shared and results[worst].agreements[index] == 1 else results[worst].candidate
         masks = {"engine": found[index], "student": golden.masks[index]}
-        restored = {view: restore_mask(mask, frame.shape, spec) for view, mask in masks.items()}
         truth = restore_mask(golden.truths[index], frame.shape, spec)
-        pictures.append(_draw(f"golden frame {index}, {name}", frame, restored, truth, spec, classes))
+        pictures.append(_draw(f"golden frame {index}, {name}", frame, masks, truth, spec, classes))
     return pictures
 
 
@@ -146,8 +145,7 @@ def draw_cases(
     pictures: list[Overlay] = []
     for index, name, recording in chosen:
         frame, truth = read_case(cases[index], spec, classes)
-        found = {"engine": recording.masks[index], "student": reference.masks[index]}
-        masks = {view: restore_mask(mask, frame.shape, spec) for view, mask in found.items()}
+        masks = {"engine": recording.masks[index], "student": reference.masks[index]}
         title = f"{cases[index].name}, {name}"
         pictures.append(_draw(title, frame, masks, truth, spec, classes, "at frame size"))
     return pictures
@@ -171,13 +169,17 @@ def _spread_cases(
 def _draw(
     name: str,
     frame: npt.NDArray[Any],
-    masks: dict[str, Mask],
+    answers: dict[str, Mask],
     truth: Mask,
     spec: PreprocessSpec,
     classes: ClassSpec,
     size: str = "",
 ) -> LayeredOverlay:
-    """Draw the engine's and the student's mask of a frame; ``size`` says at which size Dice is taken."""
+    """Draw the engine's and the student's mask (h, w) over a frame, and its truth (H, W).
+
+    ``size`` says at which size Dice is taken.
+    """
+    masks = {view: restore_mask(mask, frame.shape, spec) for view, mask in answers.items()}
     base = draw_overlay(frame, np.zeros(frame.shape[:2], np.uint8), frame_order=spec.frame_order)
     base.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     layers = [

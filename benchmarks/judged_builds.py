@@ -22,6 +22,7 @@ from edgekd.benchmarks.selection import Choice, Skipped, format_frame_size, list
 from edgekd.bundle import MIN_AGREEMENT, Bundle, JudgedFrames, Recording, read_judged_frames
 from edgekd.bundle.builds import BUILD_FILE
 from edgekd.data import Case, count_learned, hash_pixels, read_frame, read_image
+from edgekd.progress import track
 from edgekd.runtime import Segmenter
 
 
@@ -113,7 +114,7 @@ def judge_cases(
         misfits,
         reference.data_sha256,
         hash_recording(reference),
-        _count_learned(bundle, cases),
+        _count_learned(bundle, cases, quiet=quiet),
     )
 
 
@@ -194,12 +195,13 @@ def _compare_on_data(
     return results
 
 
-def _count_learned(bundle: Bundle, cases: Sequence[Case]) -> int | None:
+def _count_learned(bundle: Bundle, cases: Sequence[Case], *, quiet: bool) -> int | None:
     known = bundle.manifest.training.get("train_pixels_sha256")
     if known is None:
         return None
     spec = bundle.manifest.preprocess
-    return count_learned((hash_pixels(read_frame(case.image, spec), spec) for case in cases), known)
+    looked_at = track(cases, "looking for cases that were learned from", quiet=quiet)
+    return count_learned((hash_pixels(read_frame(case.image, spec), spec) for case in looked_at), known)
 
 
 def _choose_floor(criteria: GateConfig, choice: Choice) -> float:

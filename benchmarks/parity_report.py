@@ -14,7 +14,7 @@ from edgekd.benchmarks.junit import build_junit
 from edgekd.benchmarks.overlays import Color, Overlay
 from edgekd.benchmarks.parity import ParityResult
 from edgekd.benchmarks.report import write_report
-from edgekd.benchmarks.report_verdict import describe_learned, describe_lost_classes
+from edgekd.benchmarks.report_verdict import describe_doubts
 from edgekd.benchmarks.result_files import write_result
 from edgekd.benchmarks.selection import Skipped
 from edgekd.tables import format_markdown
@@ -167,8 +167,7 @@ def format_summary(report: ParityReport) -> str:
     )
     shown = [table for table in (build(content) for build in builders) if table.rows]
     reasons = [f"- {one.candidate}: {text}" for one in report.results for text in one.reasons]
-    doubts = (*describe_learned(content), *describe_lost_classes(content))
-    reasons += [f"- {text}" for text in doubts]
+    reasons += [f"- {text}" for text in describe_doubts(content)]
     margins = ", ".join(f"{name} {margin:g}" for name, margin in report.criteria.margins.model_dump().items())
     if report.data is None:
         claim = "Golden frames show agreement alone; non-inferiority needs a data set with its reference."

@@ -34,7 +34,7 @@ def describe_gate(parity: Mapping[str, Any] | None, note: str | None = None) -> 
         f"{', '.join(names)} {'was' if len(names) == 1 else 'were'} not run: {reason}"
         for reason, names in left.items()
     ]
-    reasons += [*describe_learned(parity), *describe_lost_classes(parity)]
+    reasons += describe_doubts(parity)
     if parity["passed"]:
         reasons += describe_blind_spot(parity)
         count = f"{len(results)} build{'s' if len(results) != 1 else ''}"
@@ -48,6 +48,11 @@ def describe_gate(parity: Mapping[str, Any] | None, note: str | None = None) -> 
     if conclusions == {"inconclusive"}:
         return "open", "Parity is undecided, which counts as failed", reasons
     return "bad", "Parity failed", reasons or ["At least one build does not do what the student did."]
+
+
+def describe_doubts(parity: Mapping[str, Any]) -> list[str]:
+    """Return what makes the cases or the student say less than a verdict on them seems to, in sentences."""
+    return [*describe_learned(parity), *describe_lost_classes(parity)]
 
 
 def describe_learned(parity: Mapping[str, Any]) -> list[str]:
