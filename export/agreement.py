@@ -52,17 +52,25 @@ def check_core_logits(run: Runner, bundle: Bundle) -> float:
     return _check_limit("logits of the core graph", difference, LARGEST_LOGIT_DIFFERENCE)
 
 
-def check_preprocessing(run: Runner, spec: PreprocessSpec) -> float:
+def check_preprocessing(
+    run: Runner, spec: PreprocessSpec, frame_size: tuple[int, int] | None = None
+) -> float:
     """Return the largest difference from the NumPy truth on noise frames, as a part of the frame's range.
 
     Args:
         run: (1, H, W, C) frames in the spec's dtype → (1, C, h, w) float32.
         spec: the steps.
+        frame_size: (H, W) of the only frames that it takes; None tries several.
 
     Raises:
         GateFailure: it is above LARGEST_PREPROCESS_DIFFERENCE, or no number.
     """
-    differences = [_measure_preprocessing(run, spec, size) for size in _FRAME_SIZES]
+    crop = spec.crop
+    least = (0, 0) if crop is None else (crop.top + crop.height, crop.left + crop.width)
+    sizes = [(least[0] + height, least[1] + width) for height, width in _FRAME_SIZES]
+    if frame_size is not None:
+        sizes = [frame_size]
+    differences = [_measure_preprocessing(run, spec, size) for size in sizes]
     return _check_limit("preprocessing in the graph", max(differences), LARGEST_PREPROCESS_DIFFERENCE)
 
 
@@ -130,14 +138,10 @@ def _advise_other(bundle: Bundle, facts: Mapping[str, Any]) -> str:
 
 
 def _measure_preprocessing(run: Runner, spec: PreprocessSpec, size: tuple[int, int]) -> float:
-    height, width = size
-    if spec.crop is not None:
-        height += spec.crop.top + spec.crop.height
-        width += spec.crop.left + spec.crop.width
-    shape = (height, width) if spec.color == "gray" else (height, width, 3)
+    shape = size if spec.color == "gray" else (*size, 3)
     frame = np.random.default_rng(0).integers(0, spec.white + 1, shape, dtype=spec.frame_dtype)
     truth = preprocess_frame(frame, spec)
-    found = run(frame.reshape(1, height, width, spec.channels))[0]
+    found = run(frame.reshape(1, *size, spec.channels))[0]
     value_range = spec.scale * spec.white / np.reshape(spec.std, (-1, 1, 1))
     return float((np.abs(found - truth) / value_range).max())
 

@@ -17,7 +17,7 @@ from edgekd.bundle import GOLDEN_FILE, MIN_AGREEMENT, Build, Bundle, draft_build
 from edgekd.errors import GateFailure, MachineError, UsageError
 from edgekd.export.agreement import install_checked
 from edgekd.export.fixed_golden import fit_golden_frames
-from edgekd.export.openvino_ir import save_ir
+from edgekd.export.openvino_ir import DEPLOY_FILES, measure_fixed, save_ir
 from edgekd.export.source_graphs import CORE_FILE, DEPLOY_FILE, pick_graph_facts
 from edgekd.preprocess.reference import SMALLEST_FRAME
 from edgekd.runtime import load
@@ -25,7 +25,7 @@ from edgekd.specs import PreprocessSpec
 from edgekd.tables import format_agreement, format_floor
 
 _ANY_SIZE = (97, 131)
-_SHAPE_FACTS = ("batch", "frame_size")
+_SHAPE_FACTS = ("batch", "frame_size", "fixed_preprocess_max_difference")
 
 
 @dataclass(frozen=True)
@@ -178,6 +178,8 @@ def _draft_changed(
         }
         if golden is not None:
             files[GOLDEN_FILE] = golden
+        if record.target == "openvino" and shapes.frame_size is not None:
+            facts = {**facts, **measure_fixed(bundle, record, folder, shapes.frame_size)}
         with draft_build(
             bundle,
             target=record.target,
@@ -230,8 +232,8 @@ def _write_openvino(bundle: Bundle, build: Build, shapes: FixedShapes, folder: P
     sizes = (shapes.batch, *(shapes.frame_size or (None, None)))
     free = [-1 if size is None else size for size in sizes]
     model.reshape({"frame": [*free, bundle.manifest.preprocess.channels]})
-    save_ir(model, folder / "deploy.xml")
-    return {name: folder / name for name in ("deploy.xml", "deploy.bin")}
+    save_ir(model, folder / DEPLOY_FILES[0])
+    return {name: folder / name for name in DEPLOY_FILES}
 
 
 def _import_onnx() -> Any:

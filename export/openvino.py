@@ -17,7 +17,7 @@ from edgekd.export.drafts import keep_build
 from edgekd.export.fixed_shapes import FixedShapes
 from edgekd.export.judgement import judge_logits
 from edgekd.export.model_api import MODEL_API_FILES, build_model_api
-from edgekd.export.openvino_ir import save_ir
+from edgekd.export.openvino_ir import DEPLOY_FILES, save_ir
 from edgekd.export.source_graphs import (
     CORE_FILE,
     DEPLOY_FILE,
@@ -28,7 +28,6 @@ from edgekd.export.source_graphs import (
 from edgekd.runtime.openvino import find_device
 from edgekd.runtime.precision import OPENVINO_HINTS
 
-DEPLOY_FILES = ("deploy.xml", "deploy.bin")
 # The graph is that of float32; OpenVINO computes it so where it is asked to.
 HINTED_PRECISIONS = ("fp16", "bf16")
 BATCH = 16

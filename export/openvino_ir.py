@@ -8,8 +8,13 @@ from typing import Any
 from xml.etree import ElementTree
 
 from edgekd.atomic import explain_full_disk
+from edgekd.bundle import BuildRecord, Bundle
 from edgekd.errors import MachineError
-from edgekd.runtime.precision import PREPROCESS_PREFIX
+from edgekd.export.agreement import check_preprocessing
+from edgekd.runtime.openvino_resize import has_simple_resize, simplify_resize
+from edgekd.runtime.precision import OPENVINO_HINTS, PREPROCESS_PREFIX
+
+DEPLOY_FILES = ("deploy.xml", "deploy.bin")
 
 
 def save_ir(model: Any, path: Path) -> None:
@@ -31,6 +36,29 @@ def save_ir(model: Any, path: Path) -> None:
         ) from error
     with explain_full_disk(path):
         _keep_preprocessing(path)
+
+
+def measure_fixed(
+    bundle: Bundle, record: BuildRecord, folder: Path, frame_size: tuple[int, int]
+) -> dict[str, float]:
+    """Return how far frames of one size are from the truth, where the runtime gives them a simpler resize.
+
+    Raises:
+        GateFailure: too far.
+    """
+    if not has_simple_resize(record.device, OPENVINO_HINTS[record.precision_asked]):
+        return {}
+    openvino: Any = importlib.import_module("openvino")
+    core, spec = openvino.Core(), bundle.manifest.preprocess
+    model = core.read_model(folder / DEPLOY_FILES[0])
+    outputs = [output for node in model.get_ordered_ops() for output in node.outputs()]
+    (image,) = (output for output in outputs if "image" in output.get_names())
+    part = openvino.Model([image], model.get_parameters())
+    part.reshape({"frame": [1, *frame_size, spec.channels]})
+    simplify_resize(part, spec)
+    compiled = core.compile_model(part, "CPU", {"INFERENCE_PRECISION_HINT": OPENVINO_HINTS["fp32"]})
+    difference = check_preprocessing(lambda frames: compiled({0: frames})[0], spec, frame_size)
+    return {"fixed_preprocess_max_difference": difference}
 
 
 def _keep_preprocessing(path: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from onnx import TensorProto
 
 from edgekd.export.nodes import NodeWriter, build_integers
+from edgekd.runtime.openvino_resize import COLUMNS, LINES, PLANES, ROWS
 
 # Neighbouring output lines share most of their input lines where these are averaged. Eight rows at a time
 # move half of the memory that one at a time does; more of them multiply mostly by zeros.
@@ -57,15 +58,16 @@ def add_resize(
     num_bands = _count_column_bands(width)
     columns = _add_table(writer, _add_size(writer, shape, 2), width, width // num_bands, antialias=antialias)
     # A row of all columns and channels is contiguous: it is gathered before it is widened to float.
-    lines = writer.add("Reshape", frame, build_integers(0, 0, -1))
+    lines = writer.add("Reshape", frame, build_integers(0, 0, -1), name=LINES)
     lines = writer.add("Gather", lines, rows.indices, axis=1)
     lines = writer.add("MatMul", rows.weights, writer.add("Cast", lines, to=TensorProto.FLOAT))
+    lines = writer.add("Reshape", lines, build_integers(0, height, -1), name=ROWS)
     if channels > 1:
-        pixels = writer.add("Reshape", lines, build_integers(0, height, -1, channels))
+        pixels = writer.add("Reshape", lines, build_integers(0, 0, -1, channels))
         lines = writer.add("Transpose", pixels, perm=[0, 3, 1, 2])
     # From (N, C height, W) on, with three axes: over a concatenation of four OpenVINO moves the quantiser of
     # the image, and the layer that reads it is float32 then.
-    lines = writer.add("Reshape", lines, build_integers(0, channels * height, -1))
+    lines = writer.add("Reshape", lines, build_integers(0, channels * height, -1), name=PLANES)
     lines = _add_columns(writer, lines, columns, num_bands)
     return writer.add("Reshape", lines, build_integers(0, channels, height, width))
 
@@ -79,7 +81,7 @@ def _add_columns(writer: NodeWriter, lines: str, columns: TableNames, num_bands:
         end = writer.add("Add", first, columns.taps)
         part = writer.add("Slice", lines, first, end, build_integers(2))
         bands.append(writer.add("MatMul", part, writer.add("Gather", weights, build_integers(band))))
-    return writer.add("Concat", *bands, axis=2)
+    return writer.add("Concat", *bands, axis=2, name=COLUMNS)
 
 
 def _add_size(writer: NodeWriter, shape: str, axis: int) -> str:

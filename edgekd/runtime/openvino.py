@@ -21,6 +21,7 @@ from edgekd.runtime.facts import (
     format_rebuild,
 )
 from edgekd.runtime.limits import FrameLimits
+from edgekd.runtime.openvino_resize import has_simple_resize, simplify_resize
 from edgekd.runtime.precision import choose_openvino_hint, read_openvino_layers, summarise_precision
 
 
@@ -51,6 +52,8 @@ class OpenVinoEngine:
         check_capability(build, request.device, capabilities)
         hint = choose_openvino_hint(request.precision, capabilities)
         graph = _read_graph(core, build)
+        if has_simple_resize(request.device, hint):
+            simplify_resize(graph, request.bundle.manifest.preprocess)
         compiled = _compile(core, graph, build, request, hint)
         self._facts: dict[str, Any] = {
             "engine": self.name,
