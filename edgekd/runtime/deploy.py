@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd.runtime.base import Masks, Stage
-from edgekd.runtime.frames import Batch, FramePacker
+from edgekd.runtime.frames import Batch, FramePacker, WriteLuma
 from edgekd.specs import PreprocessSpec
 
 RunGraph = Callable[[npt.NDArray[Any], Masks], None]
@@ -27,10 +27,18 @@ class DeployStages:
         run: the graph.
         frames_a_run: how many frames the graph takes at once; a run with fewer repeats the last. None means
             any number.
+        write_luma: see `FramePacker`.
     """
 
-    def __init__(self, spec: PreprocessSpec, run: RunGraph, *, frames_a_run: int | None = None) -> None:
-        self._packer = FramePacker(spec)
+    def __init__(
+        self,
+        spec: PreprocessSpec,
+        run: RunGraph,
+        *,
+        frames_a_run: int | None = None,
+        write_luma: WriteLuma | None = None,
+    ) -> None:
+        self._packer = FramePacker(spec, write_luma)
         self._run = run
         self._frames_a_run = frames_a_run
         self._masks: Masks = np.empty((0, spec.height, spec.width), np.uint8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,8 @@ from edgekd.preprocess.reference import LUMA_BLUE, LUMA_GREEN, LUMA_RED
 from edgekd.runtime.base import Frames
 from edgekd.specs import PreprocessSpec
 
+WriteLuma = Callable[[npt.NDArray[np.uint8], npt.NDArray[np.uint8]], None]
+"""Writes the luma of a frame (H, W, 3) into (H, W), both uint8, contiguous and writeable."""
 # So many rows of a frame are summed at a time that the 32-bit sums stay in the processor's cache.
 _LUMA_ROWS = 64
 
@@ -28,10 +30,15 @@ class FramePacker:
 
     A frame that is so already is passed on as a view. Others are copied into one buffer, which grows to the
     largest call seen and is then used again: a batch holds until the next call.
+
+    Args:
+        spec: the bundle's preprocessing.
+        write_luma: what an engine has that is faster than NumPy.
     """
 
-    def __init__(self, spec: PreprocessSpec) -> None:
+    def __init__(self, spec: PreprocessSpec, write_luma: WriteLuma | None = None) -> None:
         self._spec = spec
+        self._write_faster = write_luma
         self._dtype = np.dtype(spec.frame_dtype)
         self._buffer: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
         self._sums: npt.NDArray[np.uint32] = np.empty((2, _LUMA_ROWS, 0), np.uint32)
@@ -59,9 +66,7 @@ class FramePacker:
         return batches
 
     def _is_ready(self, pixels: npt.NDArray[Any], frame_rank: int) -> bool:
-        # What is read-only OpenVINO would copy, into new memory each time.
-        as_it_lies = pixels.flags.c_contiguous and pixels.flags.writeable
-        return as_it_lies and (frame_rank == 3) == (self._spec.color == "rgb")
+        return _is_readable(pixels) and (frame_rank == 3) == (self._spec.color == "rgb")
 
     def _add_channel(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return pixels if self._spec.color == "rgb" else pixels[..., None]
@@ -85,7 +90,8 @@ class FramePacker:
         pixels: npt.NDArray[Any] = np.ndarray(shape, self._dtype, memory)
         for frame, target in zip(group, pixels, strict=True):
             if frame.ndim == 3 and self._spec.color == "gray":
-                self._write_luma(frame, target[..., 0])
+                faster = self._write_faster if frame.dtype == np.uint8 and _is_readable(frame) else None
+                (faster or self._write_luma)(frame, target[..., 0])
             else:
                 np.copyto(target, frame if frame.ndim == 3 else frame[..., None])
         return pixels
@@ -109,3 +115,8 @@ class FramePacker:
             total += 32768
             total >>= 16
             np.copyto(target[top : top + _LUMA_ROWS], total, casting="unsafe")
+
+
+def _is_readable(pixels: npt.NDArray[Any]) -> bool:
+    """Return whether engines read pixels where they lie: OpenVINO would copy what is read-only each time."""
+    return pixels.flags.c_contiguous and pixels.flags.writeable

@@ -21,6 +21,7 @@ from edgekd.runtime.facts import (
     format_rebuild,
 )
 from edgekd.runtime.limits import FrameLimits
+from edgekd.runtime.openvino_luma import LumaWriter
 from edgekd.runtime.openvino_resize import has_simple_resize, simplify_resize
 from edgekd.runtime.precision import choose_openvino_hint, read_openvino_layers, summarise_precision
 
@@ -68,7 +69,10 @@ class OpenVinoEngine:
         self._bound: Masks | None = None
         self.limits = FrameLimits.read(build.record.facts, format_rebuild(build, resize=True))
         spec = request.bundle.manifest.preprocess
-        self._stages = DeployStages(spec, self._run, frames_a_run=self.limits.batch or 1)
+        self._write_luma = LumaWriter(core, spec, request.threads)
+        self._stages = DeployStages(
+            spec, self._run, frames_a_run=self.limits.batch or 1, write_luma=self._write_luma
+        )
 
     @classmethod
     def find_obstacle(cls, build: Build, device: str) -> str | None:
@@ -95,6 +99,7 @@ class OpenVinoEngine:
     def close(self) -> None:
         """Drop the infer request and with it the compiled model."""
         self._request = self._bound = None
+        self._write_luma.close()
 
     def _run(self, pixels: npt.NDArray[Any], masks: Masks) -> None:
         # The request reads the frame where it lies and writes into the masks themselves.
