@@ -67,9 +67,19 @@ def list_frames(frames: Sequence[NDArray[Any]] | NDArray[Any]) -> list[NDArray[A
     """Return the frames of a batch one by one, without copying them.
 
     Raises:
-        InputError: the batch is empty, or is a single frame.
+        InputError: the batch is empty, is a single frame, or neither a sequence nor an array.
     """
-    if isinstance(frames, np.ndarray) and (frames.ndim < 3 or (frames.ndim == 3 and frames.shape[2] == 3)):
+    # No mere annotation: cameras give None where a read failed, and generators are easily passed.
+    if not isinstance(frames, (np.ndarray, Sequence)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(
+            "no batch of frames",
+            received=type(frames).__name__,
+            expected="a list of frames, or an array of them",
+        )
+    # No frame is one pixel wide.
+    if isinstance(frames, np.ndarray) and (
+        frames.ndim < 3 or (frames.ndim == 3 and frames.shape[2] in (1, 3))
+    ):
         raise InputError(
             "one frame where a batch is needed",
             received=f"an array of shape {frames.shape}",
@@ -97,6 +107,7 @@ def check_frame(frame: NDArray[Any], spec: PreprocessSpec) -> None:
             "a frame has the wrong shape",
             received=frame.shape,
             expected="(height, width) or (height, width, 3)",
+            action="take the last axis away: frame[..., 0]" if frame.shape[2:] == (1,) else None,
         )
     if min(frame.shape[:2]) < SMALLEST_FRAME:
         raise InputError(

@@ -216,6 +216,8 @@ class Segmenter:
 
     def _check_out(self, out: Masks, count: int) -> None:
         shape = (count, self.spec.height, self.spec.width)
+        if not isinstance(out, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UsageError("out is no array", received=type(out).__name__, expected=f"uint8 {shape}")
         if out.dtype != np.uint8 or out.shape != shape or not out.flags.writeable:
             kind = "" if out.flags.writeable else ", read only"
             raise UsageError(

@@ -70,8 +70,10 @@ def load(
     """
     entry = find_entry(target)
     check_precision(precision)
-    if threads is not None and threads < 1:
-        raise UsageError("an engine needs a thread", received=f"threads={threads}", expected="1 or more")
+    if threads is not None and (type(threads) is not int or threads < 1):
+        raise UsageError(
+            "an engine needs a thread", received=f"threads={threads!r}", expected="a whole number, 1 or more"
+        )
     place = (device or entry.device).upper()
     if threads is not None and place != PROCESSOR:
         raise UsageError(

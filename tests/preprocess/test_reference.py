@@ -146,10 +146,16 @@ def test_batch_of_different_sizes() -> None:
     np.testing.assert_array_equal(preprocess_frames(stack, spec), preprocess_frames(list(stack), spec))
 
 
-@pytest.mark.parametrize("shape", [(20, 30), (20, 30, 3)])
+@pytest.mark.parametrize("shape", [(20, 30), (20, 30, 3), (20, 30, 1)])
 def test_single_frame_is_no_batch(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="one frame where a batch is needed"):
         preprocess_frames(draw_frame(shape), build_plain_spec(4, 4))
+
+
+@pytest.mark.parametrize("frames", [None, 5, (frame for frame in ())], ids=str)
+def test_what_is_no_batch(frames: Any) -> None:
+    with pytest.raises(InputError, match=rf"no batch of frames: received {type(frames).__name__}, expected"):
+        preprocess_frames(frames, build_plain_spec(4, 4))
 
 
 def test_batch_needs_a_frame() -> None:
@@ -165,6 +171,7 @@ def test_batch_needs_a_frame() -> None:
         (draw_frame((8, 8)).tolist(), "no array"),
         (draw_frame((8,)), "wrong shape"),
         (draw_frame((8, 8, 4)), "wrong shape"),
+        (draw_frame((8, 8, 1)), r"wrong shape.*take the last axis away: frame\[\.\.\., 0\]"),
         (draw_frame((2, 8, 8, 3)), "wrong shape"),
         (draw_frame((1, 1)), "too small.*1×1"),
         (draw_frame((1, 9)), "too small"),

@@ -323,8 +323,9 @@ def test_names_and_numbers_that_cannot_be_meant(device_bundle: Bundle) -> None:
         load(device_bundle, "openvin")
     with pytest.raises(UsageError, match="unknown precision"):
         load(device_bundle, "onnx", "fp8")
-    with pytest.raises(UsageError, match="threads=0"):
-        load(device_bundle, "onnx", threads=0)
+    for threads in (0, "2", 2.0, True):
+        with pytest.raises(UsageError, match=f"threads={threads!r}.*a whole number"):
+            load(device_bundle, "onnx", threads=threads)  # pyright: ignore[reportArgumentType]
 
 
 def test_every_engine_of_the_catalogue_can_be_imported_where_its_package_is() -> None:
