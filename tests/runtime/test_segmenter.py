@@ -140,7 +140,7 @@ def test_masks_are_written_into_the_callers_array(segmenter: Segmenter) -> None:
     ],
 )
 def test_an_array_that_cannot_hold_the_masks(segmenter: Segmenter, engine: StubbornEngine, out: Any) -> None:
-    with pytest.raises(UsageError, match="do not fit into out|out is no array: received list"):
+    with pytest.raises(UsageError, match=r"do not fit into out|out is no array: received list"):
         segmenter.segment([FRAME], out=out)
     # It is refused before the engine runs, and does no harm.
     assert engine.most_users == 0
