@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.benchmarks.sysfs import read_text
-from edgekd.cores import count_usable_cores
+from edgekd.processor import count_usable_cores
 
 MAX_NEIGHBOUR_PART = 0.10
 """Part of the machine's processor time that others may take before it is said."""

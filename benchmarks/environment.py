@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.benchmarks.sysfs import read_number, read_text
-from edgekd.cores import count_usable_cores
+from edgekd.processor import count_usable_cores
 from edgekd.tables import NOT_MEASURED
 
 LIBRARIES = (

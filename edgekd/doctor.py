@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.extras import explain_installing
+from edgekd.processor import read_instructions
 
 GIB = 1 << 30
 PROCESSOR_FLAGS = {
@@ -147,17 +148,15 @@ def _describe_import(module: str) -> Callable[[], str]:
 
 
 def _describe_processor() -> Capability:
-    flags: set[str] = set()
     model = platform.processor() or platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             key, _, value = line.partition(":")
             if key.strip() == "model name":
                 model = value.strip()
-            elif key.strip() in ("flags", "Features"):
-                flags = set(value.split())
     except OSError:
         pass  # no /proc on this system: the model name alone is reported
+    flags = read_instructions()
     found = [label for flag, label in PROCESSOR_FLAGS.items() if flag in flags]
     return Capability("Processor", "everything", True, ", ".join([model, platform.machine(), *found]), None)
 

@@ -55,22 +55,25 @@ def measure_fixed(
     (image,) = (output for output in outputs if "image" in output.get_names())
     part = openvino.Model([image], model.get_parameters())
     part.reshape({"frame": [1, *frame_size, spec.channels]})
-    simplify_resize(part, spec)
+    if not simplify_resize(part, spec):
+        return {}
     compiled = core.compile_model(part, "CPU", {"INFERENCE_PRECISION_HINT": OPENVINO_HINTS["fp32"]})
     difference = check_preprocessing(lambda frames: compiled({0: frames})[0], spec, frame_size)
     return {"fixed_preprocess_max_difference": difference}
 
 
 def _keep_preprocessing(path: Path) -> None:
-    """Mark the layers of the preprocessing as ``precise``, which exempts them from a device's hint.
+    """Mark the float layers of the preprocessing as ``precise``, which exempts them from a device's hint.
 
     In bf16 it is wrong by up to 6e-3 of the range, in float32 by 2e-7. The library reads the mark; its Python
     side has no way to set it. What the library rewrites on a device loses it: with a free frame size the
-    weights of the columns, which are computed at run time, and some slices without antialiasing.
+    weights of the columns, which are computed at run time, and some slices without antialiasing. Versions
+    before 2026 keep a marked Range of integers in 64 bits, between others of 32, and fail.
     """
     tree = ElementTree.parse(path)
     for layer in tree.iter("layer"):
-        if not layer.get("name", "").startswith(f"{PREPROCESS_PREFIX}/"):
+        is_float = any(port.get("precision") == "FP32" for port in layer.iterfind("output/port"))
+        if not is_float or not layer.get("name", "").startswith(f"{PREPROCESS_PREFIX}/"):
             continue
         info = layer.find("rt_info")
         if info is None:

@@ -34,9 +34,9 @@ import typer
 from edgekd.atomic import write_json_atomic
 from edgekd.benchmarks.environment import describe_conditions, describe_environment
 from edgekd.bundle import Bundle, find_build, list_builds
-from edgekd.cores import count_usable_cores
 from edgekd.errors import MachineError
 from edgekd.export.source_graphs import CORE_FILE
+from edgekd.processor import count_usable_cores
 from edgekd.runtime import load
 from edgekd.runtime.precision import OPENVINO_HINTS
 

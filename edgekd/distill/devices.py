@@ -14,8 +14,8 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning_fabric.utilities import rank_zero_only
 
 from edgekd.config import FitConfig, list_unset_variables
-from edgekd.cores import count_usable_cores
 from edgekd.errors import MachineError, UsageError
+from edgekd.processor import count_usable_cores
 
 Precision = Literal["fp32", "bf16"]
 _FABRIC_PRECISION: dict[Precision, Literal["32-true", "bf16-mixed"]] = {

@@ -22,7 +22,7 @@ from edgekd.runtime.facts import (
 )
 from edgekd.runtime.limits import FrameLimits
 from edgekd.runtime.openvino_luma import LumaWriter
-from edgekd.runtime.openvino_resize import has_simple_resize, simplify_resize
+from edgekd.runtime.openvino_resize import has_fast_kernels, has_simple_resize, simplify_resize
 from edgekd.runtime.precision import choose_openvino_hint, read_openvino_layers, summarise_precision
 
 
@@ -69,7 +69,7 @@ class OpenVinoEngine:
         self._bound: Masks | None = None
         self.limits = FrameLimits.read(build.record.facts, format_rebuild(build, resize=True))
         spec = request.bundle.manifest.preprocess
-        self._write_luma = LumaWriter(core, spec, request.threads)
+        self._write_luma = LumaWriter(core, spec, request.threads) if has_fast_kernels() else None
         self._stages = DeployStages(
             spec, self._run, frames_a_run=self.limits.batch or 1, write_luma=self._write_luma
         )
@@ -99,7 +99,8 @@ class OpenVinoEngine:
     def close(self) -> None:
         """Drop the infer request and with it the compiled model."""
         self._request = self._bound = None
-        self._write_luma.close()
+        if self._write_luma is not None:
+            self._write_luma.close()
 
     def _run(self, pixels: npt.NDArray[Any], masks: Masks) -> None:
         # The request reads the frame where it lies and writes into the masks themselves.

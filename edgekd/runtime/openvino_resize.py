@@ -3,10 +3,8 @@
 The graph's own works for any size (`edgekd.export.resize`): it gathers the rows that eight output rows need,
 widens them to float and multiplies by weights that are mostly zeros, and cuts the columns into bands, an
 operator each for its slice and its product. With a known size the rows are few vectors, summed in bytes as
-they lie, and the columns one convolution. Both take their weights from the truth's own table. From a frame to
-a tensor of 256 by 256 that is 0.45 to 0.86 of the time on two cores, with 16 bits 0.91 to 0.94.
-
-Only where the layers around the network are float32: in bf16 the library would round between the two.
+they lie, and the columns one convolution. Both take their weights from the truth's own table;
+`benchmarks/suites/before_the_network.py` times the two forms in turn.
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.preprocess.tables import InterpolationTable, build_interpolation_table
+from edgekd.processor import read_instructions
 from edgekd.runtime.precision import PREPROCESS_PREFIX
 from edgekd.specs import PreprocessSpec
 
@@ -29,6 +28,8 @@ LINES, ROWS, PLANES, COLUMNS = (
 # The library sums them in one pass over the memory while its inputs and output need no more than the eleven
 # registers it has for addresses: two a tap. Later passes add to what there is.
 _FIRST_TAPS, _MORE_TAPS = 5, 4
+# Each is an operator: with hundreds the graph takes a second to compile.
+_MOST_TAPS = 32
 # Output columns of a band, the channels of the convolution: more multiply mostly by zeros.
 _BAND_SIZES = (8, 4, 16)
 # Its neighbours on both sides tell what a band in the middle needs.
@@ -36,31 +37,46 @@ _LEAST_BANDS = 3
 
 
 def has_simple_resize(device: str, hint: str) -> bool:
-    """Return whether graphs of a known size of frame are changed for a device and precision of OpenVINO."""
-    return device == "CPU" and hint == "f32"
+    """Return whether graphs of a known size of frame are changed here, for a device and a precision.
+
+    Not where the layers around the network are computed in bf16: the library would round between rows and
+    columns. Nor without AVX2, which its own kernels for these operators need: kept to AVX, the whole took 12
+    to 17 times as long.
+    """
+    return device == "CPU" and hint == "f32" and has_fast_kernels()
 
 
-def simplify_resize(model: Any, spec: PreprocessSpec) -> None:
-    """Change a deploy graph in place, where its frames have a known size; its results stay the same.
+def has_fast_kernels() -> bool:
+    """Return whether the library writes kernels of its own for chains of operators on this processor."""
+    return "avx2" in read_instructions()
+
+
+def simplify_resize(model: Any, spec: PreprocessSpec) -> bool:
+    """Change a deploy graph in place where its frames have a known size; results differ by rounding alone.
 
     Args:
         model: openvino.Model; one whose tensors have other names, or whose size is free, stays as it is.
         spec: its preprocessing.
+
+    Returns:
+        Whether it was changed.
     """
     tensors = _find_tensors(model)
     if len(tensors) < 4 or tensors[LINES].get_partial_shape().is_dynamic:
-        return
+        return False
     _, height, length = tensors[LINES].get_shape()
     width = length // spec.channels
+    rows = build_interpolation_table(height, spec.height, spec.antialias)
     # The library widens 16 bits to 32 at once, and then has no more to gain.
-    if spec.frame_dtype == "uint8":
-        rows = build_interpolation_table(height, spec.height, spec.antialias)
+    has_rows = spec.frame_dtype == "uint8" and rows.taps <= _MOST_TAPS
+    if has_rows:
         _replace(tensors[ROWS], _sum_rows(tensors[LINES], rows))
     num_bands = choose_bands(width, spec.width)
     if num_bands is not None:
         columns = build_interpolation_table(width, spec.width, spec.antialias)
         _replace(tensors[COLUMNS], _convolve_columns(tensors[PLANES], columns, num_bands, width))
     model.validate_nodes_and_infer_types()
+    return has_rows or num_bands is not None
 
 
 def choose_bands(in_size: int, out_size: int) -> int | None:

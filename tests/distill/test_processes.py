@@ -17,12 +17,12 @@ import pytest
 import torch
 from disc_runs import build_distill_config, write_discs
 
-from edgekd.cores import count_usable_cores
 from edgekd.distill import DistillResult, distill, evaluate, golden, loop, session
 from edgekd.distill.batches import BatchBuilder
 from edgekd.distill.checkpoints import Journal
 from edgekd.distill.objective import compute_losses
 from edgekd.distill.results import read_record
+from edgekd.processor import count_usable_cores
 
 ROOT = Path(__file__).parents[2]
 STEPS = 50

@@ -14,15 +14,17 @@ from edgekd.bundle import Bundle, find_build
 from edgekd.errors import GateFailure
 from edgekd.export import openvino_ir
 from edgekd.export.fixed_shapes import FixedShapes, fix_shapes, free_shapes
-from edgekd.runtime import load
+from edgekd.runtime import load, openvino_resize
 from edgekd.runtime import openvino as engine
-from edgekd.runtime.openvino_resize import has_simple_resize, simplify_resize
+from edgekd.runtime.openvino_resize import has_fast_kernels, has_simple_resize, simplify_resize
 
 FRAMES = np.random.default_rng(2).integers(0, 256, (2, 60, 96), dtype=np.uint8)
 SHAPES = FixedShapes(frame_size=(60, 96))
 FACT = "fixed_preprocess_max_difference"
+needs_avx2 = pytest.mark.skipif(not has_fast_kernels(), reason="the processor has no AVX2")
 
 
+@needs_avx2
 def test_the_engine_takes_it_where_the_size_is_known(
     bundle_copy: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -38,11 +40,10 @@ def test_the_engine_takes_it_where_the_size_is_known(
     fix_shapes(bundle_copy, find_build(bundle_copy, "openvino"), SHAPES)
     with load(bundle_copy, "openvino", threads=1) as segmenter:
         np.testing.assert_array_equal(segmenter.segment(FRAMES), free)
-        # The convolution of the columns is none of the network's layers.
-        assert segmenter.engine.facts()["layers_in_other_precision"] == []
     assert "MatMul" in kinds[0] and "MatMul" not in kinds[-1]
 
 
+@needs_avx2
 def test_how_far_it_is_from_the_truth_is_recorded(bundle_copy: Bundle) -> None:
     free = find_build(bundle_copy, "openvino")
     fixed = fix_shapes(bundle_copy, free, SHAPES)
@@ -52,6 +53,7 @@ def test_how_far_it_is_from_the_truth_is_recorded(bundle_copy: Bundle) -> None:
     assert FACT not in fix_shapes(bundle_copy, find_build(bundle_copy, "onnx"), SHAPES).record.facts
 
 
+@needs_avx2
 def test_another_resize_is_no_build(bundle_copy: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     before = find_build(bundle_copy, "openvino")
     monkeypatch.setattr(
@@ -64,6 +66,22 @@ def test_another_resize_is_no_build(bundle_copy: Bundle, monkeypatch: pytest.Mon
     assert find_build(bundle_copy, "openvino").record == before.record
 
 
-def test_only_float32_on_a_processor_has_it() -> None:
+def test_only_float32_on_a_processor_with_avx2_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_resize, "read_instructions", lambda: frozenset({"avx2", "sse4_1"}))
     assert has_simple_resize("CPU", "f32")
     assert not any(has_simple_resize(*one) for one in (("CPU", "bf16"), ("CPU", "f16"), ("GPU", "f32")))
+    monkeypatch.setattr(openvino_resize, "read_instructions", lambda: frozenset({"avx", "sse4_1"}))
+    assert not has_simple_resize("CPU", "f32")
+
+
+def test_without_avx2_builds_run_as_they_were_written(
+    bundle_copy: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino_resize, "read_instructions", frozenset)
+    fixed = fix_shapes(bundle_copy, find_build(bundle_copy, "openvino"), SHAPES)
+    assert FACT not in fixed.record.facts
+    monkeypatch.setattr(engine, "simplify_resize", lambda *_: pytest.fail("changed all the same"))
+    with load(bundle_copy, "openvino", threads=1) as segmenter:
+        masks = segmenter.segment(np.repeat(FRAMES[..., None], 3, axis=3))
+        np.testing.assert_array_equal(segmenter.segment(FRAMES), masks)
+    assert segmenter.engine._write_luma is None

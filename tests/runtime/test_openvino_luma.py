@@ -11,6 +11,7 @@ from edgekd.bundle import Bundle
 from edgekd.preprocess import convert_to_gray
 from edgekd.runtime import load
 from edgekd.runtime.openvino_luma import LumaWriter
+from edgekd.runtime.openvino_resize import has_fast_kernels
 from edgekd.specs import PreprocessSpec
 
 pytest.importorskip("openvino")
@@ -46,6 +47,7 @@ def test_few_sizes_are_kept_and_none_after_closing() -> None:
     assert not write._requests
 
 
+@pytest.mark.skipif(not has_fast_kernels(), reason="the processor has no AVX2")
 def test_the_engine_takes_it_for_frames_that_it_can_read(
     device_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

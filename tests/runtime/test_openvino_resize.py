@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edgekd.preprocess import build_interpolation_table, preprocess_frames
 from edgekd.runtime.openvino_resize import build_band_kernel, choose_bands, simplify_resize
+from edgekd.runtime.precision import read_openvino_layers
 from edgekd.specs import CropBox, PreprocessSpec
 
 pytest.importorskip("onnx", reason="onnx writes the graphs")
@@ -22,7 +23,6 @@ from edgekd.export.graphs import build_preprocess_graph
 
 RGB = {"color": "rgb", "mean": (0.1, 0.5, 0.7), "std": (0.2, 0.25, 0.4)}
 SIXTEEN_BITS = {"frame_dtype": "uint16", "scale": 1 / 65535}
-CROP = {"crop": CropBox(top=3, left=5, height=96, width=120)}
 
 
 def open_simple(spec: PreprocessSpec, batch: int, height: int, width: int) -> tuple[Any, set[str]]:
@@ -49,31 +49,36 @@ def assert_truth(spec: PreprocessSpec, batch: int, height: int, width: int) -> s
 
 @pytest.mark.parametrize(
     "fields",
-    [
-        {},
-        {"antialias": False},
-        RGB,
-        {**RGB, "frame_order": "bgr"},
-        CROP,
-        SIXTEEN_BITS,
-        {**RGB, **SIXTEEN_BITS},
-    ],
+    [{}, {"antialias": False}, RGB, {**RGB, "frame_order": "bgr"}, SIXTEEN_BITS, {**RGB, **SIXTEEN_BITS}],
     ids=str,
 )
 @pytest.mark.parametrize(
-    # Reduced by 2 to 17 rows a row, by whole and broken ratios, enlarged, the same, and no bands of columns.
+    # Whole and broken ratios, more rows than are worth it, no bands of columns, enlarged, the same.
     ("height", "width"),
-    [(120, 192), (300, 144), (1100, 156), (99, 132), (101, 133), (100, 125)],
+    [(120, 192), (300, 144), (2300, 156), (99, 132), (101, 133), (100, 125), (40, 48), (64, 96)],
 )
 def test_a_simpler_resize_is_the_truth(fields: dict, height: int, width: int) -> None:
     spec = PreprocessSpec(height=64, width=96, **fields)
     kinds = assert_truth(spec, 2, height, width)
-    is_byte, in_width = spec.frame_dtype == "uint8", width if spec.crop is None else spec.crop.width
-    assert ("Split" in kinds) == is_byte
-    assert ("Convolution" in kinds) == (choose_bands(in_width, 96) is not None)
+    has_rows = spec.frame_dtype == "uint8" and (height < 2300 or not spec.antialias)
+    has_columns = choose_bands(width, 96) is not None
+    assert (("Split" in kinds), ("Convolution" in kinds)) == (has_rows, has_columns)
     # Nothing is left of the rows' or the columns' other form.
-    assert ("MatMul" in kinds) == (not is_byte or "Convolution" not in kinds)
-    assert ("Concat" in kinds) == ("Convolution" not in kinds)
+    assert ("MatMul" in kinds) == (not has_rows or not has_columns)
+    assert ("Concat" in kinds) == (not has_columns)
+
+
+@pytest.mark.parametrize(("width", "has_columns"), [(120, True), (119, False), (40, False), (48, True)])
+def test_of_what_is_cropped(width: int, has_columns: bool) -> None:
+    crop = CropBox(top=3, left=5, height=30, width=width)
+    kinds = assert_truth(PreprocessSpec(height=64, width=96, crop=crop), 2, 50, 130)
+    assert "Split" in kinds and ("Convolution" in kinds) == has_columns
+
+
+def test_the_columns_convolution_is_no_layer_of_the_network() -> None:
+    compiled, kinds = open_simple(PreprocessSpec(height=64, width=96), 1, 120, 192)
+    assert "Convolution" in kinds
+    assert read_openvino_layers(compiled.get_runtime_model(), openvino.Model([], [])) == []
 
 
 @settings(max_examples=40, deadline=None)
@@ -122,7 +127,7 @@ def test_graphs_that_take_any_size_or_have_other_names_stay_as_they_are() -> Non
     other.reshape({"frame": [1, 120, 192, 1]})
     for model in (free, other):
         before = [node.get_friendly_name() for node in model.get_ordered_ops()]
-        simplify_resize(model, spec)
+        assert not simplify_resize(model, spec)
         assert [node.get_friendly_name() for node in model.get_ordered_ops()] == before
 
 
