@@ -80,5 +80,7 @@ def _keep_preprocessing(path: Path) -> None:
             info = ElementTree.Element("rt_info")
             # The schema wants it before the ports.
             layer.insert(0 if layer.find("data") is None else 1, info)
-        ElementTree.SubElement(info, "attribute", {"name": "precise", "version": "0"})
+        # Some versions write the mark of a graph that was read, and none reads it twice.
+        if info.find("attribute[@name='precise']") is None:
+            ElementTree.SubElement(info, "attribute", {"name": "precise", "version": "0"})
     tree.write(path, encoding="utf-8", xml_declaration=True)

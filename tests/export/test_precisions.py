@@ -23,7 +23,7 @@ from fake_onnx_cuda import offer_cuda
 from edgekd.bundle import Bundle, find_build, list_builds, read_golden
 from edgekd.data import assign_splits, find_cases, hash_cases
 from edgekd.errors import GateFailure, InputError, IntegrityError, MachineError, UsageError
-from edgekd.export import cells, checks, export_bundle, judgement
+from edgekd.export import cells, checks, export_bundle, judgement, openvino_ir
 from edgekd.export.calibration import load_calibration
 from edgekd.export.engine_graphs import build_engine_in, check_signed
 from edgekd.export.fixed_shapes import FixedShapes
@@ -250,7 +250,7 @@ def test_the_preprocessing_stays_float32_where_the_network_is_computed_in_less(
 
 @pytest.mark.parametrize("shapes", [None, FixedShapes(frame_size=(48, 56))])
 def test_an_openvino_graph_says_which_layers_keep_float32(
-    copy: Callable[[], Bundle], shapes: FixedShapes | None
+    copy: Callable[[], Bundle], shapes: FixedShapes | None, tmp_path: Path
 ) -> None:
     (build,) = export_bundle(copy(), ["openvino"], ["int8"], shapes=shapes, quiet=True)
     for name in ("deploy.xml", "model_api.xml"):
@@ -267,7 +267,12 @@ def test_an_openvino_graph_says_which_layers_keep_float32(
             and layer.find("output/port").get("precision") == "FP32"
         }
         assert marked == named
-        # With a marked Range OpenVINO 2025 could not compile the graph.
+        # OpenVINO 2025 keeps the marks of a graph it has read, and reads none that has two.
+        again = tmp_path / name
+        again.write_bytes(build.resolve_file(name).read_bytes())
+        openvino_ir._keep_preprocessing(again)
+        assert again.read_text().count('"precise"') == len(marked)
+        # With a marked Range it could not compile the graph.
         assert not marked & {layer.get("name", "") for layer in layers if layer.get("type") == "Range"}
         assert 10 < len(marked) < len(layers)
 
