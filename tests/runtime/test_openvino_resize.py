@@ -42,7 +42,7 @@ def assert_truth(spec: PreprocessSpec, batch: int, height: int, width: int) -> s
     compiled, kinds = open_simple(spec, batch, height, width)
     found = compiled({0: frames.reshape(batch, height, width, spec.channels)})[0]
     value_range = spec.scale * spec.white / np.reshape(spec.std, (-1, 1, 1))
-    difference = (np.abs(found - preprocess_frames(frames, spec)) / value_range).max()
+    difference = (np.abs(found - preprocess_frames(list(frames), spec)) / value_range).max()
     assert difference <= 5e-7, (spec, batch, height, width)
     return kinds
 
