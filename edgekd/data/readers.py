@@ -191,8 +191,8 @@ def _open_picture(path: Path) -> Image.Image:
     try:
         with Image.open(path, formats=FORMATS) as picture:
             pages = getattr(picture, "n_frames", 1)
-            # Pillow keeps the high byte of 16-bit colour only, and does not say so; the raw mode tells. Before
-            # version 11 a tile has no names.
+            # Pillow keeps the high byte of 16-bit colour only, and does not say so; the raw mode tells. The
+            # parts of a tile have no names before version 11.
             raw_mode = str(picture.tile[0][3]) if picture.tile else ""
             picture.load()
             copy = picture.copy()
