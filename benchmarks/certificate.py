@@ -29,7 +29,7 @@ from edgekd.json_values import replace_non_finite
 from edgekd.runtime import load
 
 CERTIFICATE_SCHEMA = "edgekd.certificate"
-CERTIFICATE_SCHEMA_VERSION = 2
+CERTIFICATE_SCHEMA_VERSION = 3
 STATEMENT = (
     "The builds named here were non-inferior to the student on these data by the criteria stated, on this "
     "machine. Any change of what is listed under bound_to voids this. It is no approval of a medical device."
@@ -99,6 +99,7 @@ def write_certificate(path: Path, report: ParityReport) -> None:
         "criteria": report.criteria.model_dump(mode="json"),
         "results": [result.to_dict() for result in report.results],
         "cases_learned_from": report.cases_learned_from,
+        "doubts": report.to_dict()["doubts"],
         "not_run": [dataclasses.asdict(one) for one in report.skipped],
     }
     sealed = replace_non_finite(content)

@@ -11,21 +11,40 @@ from collections.abc import Iterator, Sequence
 from edgekd.benchmarks.change_control import find_device
 from edgekd.benchmarks.quantities import Column
 from edgekd.benchmarks.result_files import GATE_FAILED
+from edgekd.errors import InputError
 
 
 def is_lost(build: str, first: Column, column: Column) -> bool:
     """Return whether a build without a verdict in ``column`` is there a fault and no choice.
 
-    It cannot run any more, its gate failed to run, or it is not there where all of this device were gated.
+    It cannot run any more, its gate failed to run, it is not there where all of this device were gated, or
+    all was interrupted before.
     """
     has_failed = column.gate is None and column.gate_note.startswith(GATE_FAILED)
-    if build in column.stopped or (has_failed and build in column.builds):
+    if build in column.stopped or column.is_interrupted or (has_failed and build in column.builds):
         return True
     # The same build may have run on another device, `openvino-fp32-cpu on GPU`.
     there = {name.partition(" on ")[0] for name in column.builds | column.left_out}
     is_there = build.partition(" on ")[0] in there
     was_gated = column.gate is not None or has_failed
     return was_gated and not is_there and find_device(first) == find_device(column)
+
+
+def check_criteria(columns: Sequence[Column]) -> None:
+    """Raise InputError where gates were judged by different criteria: a pass may be due to the change."""
+    declared = [(column.name, criteria) for column in columns for criteria in column.criteria]
+    for name, criteria in declared[1:]:
+        keys = [key for key in declared[0][1] if criteria.get(key) != declared[0][1][key]]
+        if keys:
+            raise InputError(
+                "the gates were judged by different criteria",
+                received="; ".join(
+                    f"{one}: {', '.join(f'{key} {sides.get(key)}' for key in keys)}"
+                    for one, sides in (declared[0], (name, criteria))
+                ),
+                expected="the criteria that were declared before either",
+                action="judge again by one of them (parity --config FILE), or name the files of latency",
+            )
 
 
 def have_same_data(first: Column, column: Column) -> bool:

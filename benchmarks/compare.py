@@ -9,7 +9,7 @@ from typing import Any
 
 from edgekd.atomic import staged_folder, write_text_atomic
 from edgekd.benchmarks.change_control import build_changes_table, find_device, list_changes
-from edgekd.benchmarks.comparability import find_doubts, have_same_data, is_lost
+from edgekd.benchmarks.comparability import check_criteria, find_doubts, have_same_data, is_lost
 from edgekd.benchmarks.quantities import Column, Quantity, Unit, read_column
 from edgekd.benchmarks.regressions import Limits, Verdict, judge_quantity
 from edgekd.benchmarks.report_cells import list_tradeoff
@@ -110,7 +110,8 @@ def compare_reports(
 
     Raises:
         UsageError: fewer than two, or limits that cannot be meant.
-        InputError: a path holds no result, or the files have no build in common to compare.
+        InputError: a path holds no result, gates were judged by different criteria, or the files have no
+            build in common to compare.
         IntegrityError: a file was written by a newer program.
     """
     limits = Limits(max_drop, max_slowdown)
@@ -121,6 +122,7 @@ def compare_reports(
     if len(paths) < 2:
         raise UsageError("nothing to compare", received=f"{len(paths)} report", expected="two or more")
     columns = [read_column(path) for path in paths]
+    check_criteria(columns)
     keys = list(dict.fromkeys(key for column in columns for key in column.quantities))
     if not any(sum(key in column.quantities for column in columns) > 1 for key in keys):
         raise InputError(

@@ -79,5 +79,7 @@ def replace_margins(config: GateConfig, margins: Mapping[str, float]) -> GateCon
         if name not in DEFAULT_MARGINS:
             raise build_unknown_name_error("score", name, DEFAULT_MARGINS)
         if not (math.isfinite(margin) and 0 < margin < 1):
-            raise UsageError(f"the margin of {name} cannot be meant", received=margin, expected="0 to 1")
+            raise UsageError(
+                f"the margin of {name} cannot be meant", received=margin, expected="above 0, below 1"
+            )
     return config.model_copy(update={"margins": config.margins.model_copy(update=dict(margins))})

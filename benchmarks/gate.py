@@ -20,6 +20,7 @@ from edgekd.bundle import Bundle, Recording, load_recording
 from edgekd.config_reader import load_config
 from edgekd.console import print_notice
 from edgekd.errors import InputError, UsageError
+from edgekd.interrupts import check_interrupt
 
 REFERENCE_FILE = "reference.npz"
 
@@ -107,6 +108,7 @@ def run_parity(
             cache=cache,
             quiet=quiet,
         )
+    check_interrupt()
     report = ParityReport(
         bundle=str(opened.path),
         manifest_sha256=opened.manifest_sha256,

@@ -96,7 +96,7 @@ class ParityReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON values."""
-        return {
+        content = {
             "bundle": self.bundle,
             "manifest_sha256": self.manifest_sha256,
             "data": self.data,
@@ -114,6 +114,7 @@ class ParityReport:
             "environment": self.environment,
             "command": self.command,
         }
+        return {**content, "doubts": describe_doubts(content)}
 
 
 def write_parity(out: Path, report: ParityReport) -> None:
@@ -167,7 +168,7 @@ def format_summary(report: ParityReport) -> str:
     )
     shown = [table for table in (build(content) for build in builders) if table.rows]
     reasons = [f"- {one.candidate}: {text}" for one in report.results for text in one.reasons]
-    reasons += [f"- {text}" for text in describe_doubts(content)]
+    reasons += [f"- {text}" for text in content["doubts"]]
     margins = ", ".join(f"{name} {margin:g}" for name, margin in report.criteria.margins.model_dump().items())
     if report.data is None:
         claim = "Golden frames show agreement alone; non-inferiority needs a data set with its reference."

@@ -81,6 +81,21 @@ class Column:
         return "data" if any(content.get("data") for content in judged) else "golden frames"
 
     @property
+    def criteria(self) -> list[dict[str, Any]]:
+        """What its gates were judged by, margin by margin."""
+        found = [content["criteria"] for _, content in self.contents if content.get("criteria")]
+        return [
+            {key: value for key, value in one.items() if key != "margins"}
+            | {f"margin of {name}": value for name, value in one["margins"].items()}
+            for one in found
+        ]
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether it ended before all was measured or judged."""
+        return any(content.get("interrupted") for _, content in self.contents)
+
+    @property
     def gate_note(self) -> str:
         """What its benchmark says of the gate, empty where it says nothing."""
         notes = [(content.get("gate") or {}).get("note", "") for _, content in self.contents]

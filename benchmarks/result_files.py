@@ -2,7 +2,7 @@
 
 History of the schemas, each kind counting its own; a version only ever adds keys to the one before:
     parity      1  the first. 2  reference_classes and candidate_classes of a result;
-                cases_learned_from of the whole.
+                cases_learned_from of the whole. 3  doubts of the whole.
     benchmark   1  the first. 2  p99.9, stop_rule, instability, energy, energy_note and scenarios of a result;
                 gate and fault of the whole.
     comparison  1  the first.
@@ -21,7 +21,7 @@ from edgekd.errors import InputError, IntegrityError
 from edgekd.json_values import replace_non_finite
 
 Kind = Literal["parity", "benchmark", "comparison"]
-SCHEMA_VERSIONS: dict[Kind, int] = {"parity": 2, "benchmark": 2, "comparison": 1}
+SCHEMA_VERSIONS: dict[Kind, int] = {"parity": 3, "benchmark": 2, "comparison": 1}
 GATE_FAILED = "the gate failed to run"
 """How the note on the gate begins in a benchmark whose gate ended by an error."""
 

@@ -93,6 +93,7 @@ def show_scores(result: EvaluationResult) -> Answer:
         "scores": result.scores.to_dict(),
         "class_scores": classes,
         "data_sha256": result.data_sha256,
+        "cases_learned_from": result.cases_learned_from,
         "recording": result.recording,
     }
     lines = [] if result.recording is None else [f"recorded in {result.recording}"]

@@ -60,8 +60,8 @@ def write_bytes_atomic(path: Path, data: bytes, *, durable: bool = True) -> None
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8, atomically."""
-    write_bytes_atomic(path, text.encode())
+    """Write ``text`` as UTF-8, atomically; bytes of a path that are no text are written as ``\\udcff``."""
+    write_bytes_atomic(path, text.encode(errors="backslashreplace"))
 
 
 def write_json_atomic(path: Path, value: object) -> None:

@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from edgekd.errors import EdgeKDError, InputError, MachineError, UsageError
+from edgekd.interrupts import check_interrupt, remembered_interrupts
 from edgekd.json_values import replace_non_finite
 from edgekd.tables import Table
 
@@ -79,6 +80,9 @@ def answer_with(verb: Callable[..., Answer | None]) -> Callable[..., None]:
 
 def run_app(app: typer.Typer, arguments: Sequence[str]) -> int:
     """Run a Typer app and return its exit code; wrong usage is one line, and JSON with ``--json``."""
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
+        # Closed by the caller, `>&-`: who wants no answer still gets the exit code.
+        sys.stdout = io.StringIO()
     _print_any_text()
     try:
         # Without arguments: the help, as an answer and not as an error.
@@ -107,7 +111,11 @@ def print_notice(text: str, *, quiet: bool = False) -> None:
 def _run(verb: Callable[[], Answer | None], *, as_json: bool, debug: bool) -> int:
     try:
         # Printing is part of the verb: what fails there must not end in 1, which is a gate's no.
-        return _print_answer(verb(), as_json=as_json)
+        with remembered_interrupts():
+            answer = verb()
+            if answer is None or answer.exit_code == 0:
+                check_interrupt()
+            return _print_answer(answer, as_json=as_json)
     except KeyboardInterrupt as interrupt:
         _print_error(str(interrupt) or "interrupted", INTERRUPTED, as_json=as_json, debug=debug)
         return INTERRUPTED

@@ -29,6 +29,7 @@ class EvaluationResult:
         scores: at tensor size.
         class_scores: of each class, the background first.
         data_sha256: hash of the cases.
+        cases_learned_from: how many of the cases the network learned from: their scores are too good.
         recording: where the masks and logits were written; None where they were not.
     """
 
@@ -37,6 +38,7 @@ class EvaluationResult:
     scores: Scores
     class_scores: tuple[ClassScores, ...]
     data_sha256: str
+    cases_learned_from: int
     recording: Path | None
 
 
@@ -89,6 +91,7 @@ def evaluate(
         score_cases(confusions),
         score_classes(confusions, trained.classes.names),
         sha256,
+        learned,
         record,
     )
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from edgekd.bundle import TARGETS, Build, Bundle, check_precision, list_builds
 from edgekd.errors import MachineError, UsageError, build_unknown_name_error
 from edgekd.extras import explain_installing
+from edgekd.interrupts import check_interrupt
 from edgekd.runtime.base import LoadRequest, Segmenter
 
 
@@ -88,6 +89,8 @@ def load(
     try:
         engine = engine_class(request)
     except ImportError as error:
+        # An extension that is interrupted while it initialises says that it cannot be imported.
+        check_interrupt()
         raise MachineError(f"{target} is installed but cannot be imported", received=error) from error
     # Only the engines of a deploy graph know limits: the others take any frame.
     limits = getattr(engine, "limits", None)
@@ -141,6 +144,7 @@ def find_obstacle(build: Build, device: str | None = None) -> str | None:
     try:
         return load_engine_class(target).find_obstacle(build, (device or build.record.device).upper())
     except ImportError as error:
+        check_interrupt()
         return f"{target} is installed but cannot be imported: {error}"
 
 

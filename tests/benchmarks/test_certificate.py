@@ -27,7 +27,7 @@ def issued(bundle: Bundle, add_build: Callable, data: Path, reference: Recording
 
 def test_it_holds_where_nothing_changed_and_says_what_it_is_bound_to(issued: Path, bundle: Bundle) -> None:
     content = json.loads(issued.read_text())
-    assert (content["schema"], content["schema_version"]) == ("edgekd.certificate", 2)
+    assert (content["schema"], content["schema_version"]) == ("edgekd.certificate", 3)
     bonds = content["bound_to"]
     assert bonds["manifest_sha256"] == bundle.manifest_sha256
     assert list(bonds["builds"]) == ["onnx-fp32-cpu"]

@@ -276,7 +276,7 @@ def test_files_are_written_together_or_not_at_all(
         "report.html",
     ]
     content = json.loads((out / "parity.json").read_text())
-    assert (content["schema"], content["schema_version"]) == ("edgekd.parity", 2)
+    assert (content["schema"], content["schema_version"]) == ("edgekd.parity", 3)
     assert content["results"][1]["verdict"]["overall"] == "fail"
     assert content["results"] == json.loads(json.dumps(report.to_dict()["results"]))
     assert content["command"] == f"edgekd parity {bundle.path} --data {data} --seed 0"

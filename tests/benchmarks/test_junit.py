@@ -52,6 +52,15 @@ def test_golden_frames_give_one_case_that_names_agreement(bundle: Bundle, add_bu
     assert failure.get("type") == "inconsistent"
 
 
+def test_what_makes_verdicts_say_less_stands_in_the_output(bundle: Bundle, add_build: Callable) -> None:
+    add_build("openvino")
+    content = run_parity(bundle).to_dict()
+    assert content["doubts"] == [] and ET.fromstring(build_junit(content)).find(".//system-out") is None
+    root = ET.fromstring(build_junit({**content, "doubts": ["the student hardly finds", "b"]}))
+    assert [element.text for element in root.iter("system-out")] == ["the student hardly finds\nb"]
+    assert count(root) == (1, 1, 0, 0)
+
+
 def test_a_name_with_signs_that_xml_cannot_hold_stays_readable(bundle: Bundle, add_build: Callable) -> None:
     add_build("openvino")
     content = run_parity(bundle).to_dict()

@@ -60,6 +60,32 @@ def write_release(folder: Path, latency: dict[str, Any], scores: dict[str, float
     return folder
 
 
+def test_gates_by_different_criteria_are_not_compared(bundle: Bundle, tmp_path: Path) -> None:
+    known, strict = (
+        measure_scripted(bundle, 500 * US),
+        {"margins": {"dice": 0.01, "kappa": 0.01}, "min_groups": 20},
+    )
+    before = write_release(tmp_path / "a", known, SCORES, criteria=strict)
+    lax = {**strict, "margins": {"dice": 0.01, "kappa": 0.05}}
+    after = write_release(tmp_path / "b", known, SCORES, criteria=lax)
+    with pytest.raises(
+        InputError, match=r"different criteria: received .*a: margin of kappa 0\.01; .*kappa 0\.05"
+    ):
+        compare_reports([before, after])
+    assert compare_reports([before / "benchmark.json", before / "benchmark.json"]).passed
+    assert compare_reports([before, write_release(tmp_path / "c", known, SCORES, criteria=strict)]).passed
+
+
+def test_what_an_interrupted_release_lacks_is_worse(bundle: Bundle, tmp_path: Path) -> None:
+    known = measure_scripted(bundle, 500 * US)
+    before = write_release(tmp_path / "a", known, SCORES)
+    after = write_release(tmp_path / "b", known, SCORES, interrupted=True)
+    (after / "parity" / "parity.json").unlink()
+    comparison = compare_reports([before, after])
+    assert not comparison.passed
+    assert "engine gate passed in" in comparison.regressions[0]
+
+
 def test_planted_losses_are_marked_and_the_exit_code_is_1(bundle: Bundle, tmp_path: Path) -> None:
     before = write_release(tmp_path / "1", measure_scripted(bundle, 500 * US), SCORES)
     worse = {**SCORES, "dice": SCORES["dice"] - 0.01}
