@@ -131,6 +131,7 @@ def compare_reports(
                 f"{column.name}: {', '.join(sorted(column.builds)) or 'nothing'}" for column in columns
             ),
             expected="the same build measured in two of them",
+            action=_advise_folders(columns),
         )
     rows = [_build_row(key, columns, limits) for key in keys]
     return Comparison(
@@ -158,6 +159,12 @@ def write_comparison(out: Path, comparison: Comparison) -> None:
         lines += map(format_markdown, comparison.list_tables())
         write_text_atomic(folder / "comparison.md", "\n".join(lines))
         write_comparison_page(folder, content, comparison.list_tables())
+
+
+def _advise_folders(columns: Sequence[Column]) -> str | None:
+    """Return what to name instead where one file holds verdicts and another one latencies."""
+    kinds = {frozenset(kind for kind, _ in column.contents) for column in columns}
+    return None if len(kinds) == 1 else "name the result folders: parity and latency have files of their own"
 
 
 def _build_row(key: tuple[str, str, Unit], columns: Sequence[Column], limits: Limits) -> dict[str, Any]:

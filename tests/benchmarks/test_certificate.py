@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from written_builds import write_build
 
-from edgekd.benchmarks import certificate, check_certificate, run_parity
+from edgekd.benchmarks import certificate, check_certificate, parity_report, run_parity
 from edgekd.bundle import Bundle, Recording
 from edgekd.errors import InputError, IntegrityError, UsageError
 
@@ -34,7 +34,18 @@ def test_it_holds_where_nothing_changed_and_says_what_it_is_bound_to(issued: Pat
     assert bonds["machine"]["libraries"]["numpy"]
     assert bonds["machine"]["cpu"]["model"]
     assert bonds["builds"]["onnx-fp32-cpu"]["engine"] == {"precision_effective": "fp32"}
+    assert content["doubts"] == []
     assert check_certificate(issued, bundle).holds
+
+
+def test_what_makes_the_verdicts_say_less_is_in_it(
+    issued: Path, bundle: Bundle, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doubts, path = ["the student hardly finds"], tmp_path / "doubted.json"
+    monkeypatch.setattr(parity_report, "describe_doubts", lambda _: doubts)
+    report = run_parity(bundle, data=data, certificate=path, quiet=True)
+    assert json.loads(path.read_text())["doubts"] == report.to_dict()["doubts"] == doubts
+    assert check_certificate(path, bundle).holds
 
 
 def _change_library(environment: dict[str, Any]) -> None:

@@ -76,6 +76,13 @@ def test_gates_by_different_criteria_are_not_compared(bundle: Bundle, tmp_path: 
     assert compare_reports([before, write_release(tmp_path / "c", known, SCORES, criteria=strict)]).passed
 
 
+def test_files_of_two_kinds_have_nothing_in_common(bundle: Bundle, tmp_path: Path) -> None:
+    known = measure_scripted(bundle, 500 * US)
+    folder = write_release(tmp_path / "a", known, SCORES)
+    with pytest.raises(InputError, match=r"nothing in common.* Next: name the result folders"):
+        compare_reports([folder / "parity" / "parity.json", folder / "benchmark.json"])
+
+
 def test_what_an_interrupted_release_lacks_is_worse(bundle: Bundle, tmp_path: Path) -> None:
     known = measure_scripted(bundle, 500 * US)
     before = write_release(tmp_path / "a", known, SCORES)

@@ -178,7 +178,10 @@ def test_evaluate_says_where_cases_were_learned_from(
         (finished.bundle, mixed, "test", "learned from 1 of these 3 cases"),  # under another name
         (finished.out, mixed, "test", "learned from 1 of these 3 cases"),
     ):
-        evaluate(model, data, split=split)
+        result = evaluate(model, data, split=split)
+        assert (f"learned from {result.cases_learned_from} of" in told) or not (
+            told or result.cases_learned_from
+        )
         shown = [line for line in capsys.readouterr().err.splitlines() if "learned from" in line]
         assert (told in "".join(shown)) and bool(shown) is bool(told)
 
