@@ -21,11 +21,14 @@ def is_lost(build: str, first: Column, column: Column) -> bool:
     all was interrupted before.
     """
     has_failed = column.gate is None and column.gate_note.startswith(GATE_FAILED)
-    if build in column.stopped or column.is_interrupted or (has_failed and build in column.builds):
+    if build in column.stopped or (has_failed and build in column.builds):
         return True
     # The same build may have run on another device, `openvino-fp32-cpu on GPU`.
-    there = {name.partition(" on ")[0] for name in column.builds | column.left_out}
-    is_there = build.partition(" on ")[0] in there
+    name = build.partition(" on ")[0]
+    left_out = {one.partition(" on ")[0] for one in column.left_out}
+    if column.is_interrupted:
+        return name not in left_out
+    is_there = name in left_out | {one.partition(" on ")[0] for one in column.builds}
     was_gated = column.gate is not None or has_failed
     return was_gated and not is_there and find_device(first) == find_device(column)
 

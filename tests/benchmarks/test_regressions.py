@@ -91,6 +91,13 @@ def test_what_an_interrupted_release_lacks_is_worse(bundle: Bundle, tmp_path: Pa
     comparison = compare_reports([before, after])
     assert not comparison.passed
     assert "engine gate passed in" in comparison.regressions[0]
+    # What was left out by choice is not gone, interrupted or not.
+    left_out = {
+        "skipped": [{"name": "engine", "is_obstacle": False, "status": "skipped", "reason": "--target"}]
+    }
+    chosen = write_release(tmp_path / "c", known, SCORES, interrupted=True, **left_out)
+    (chosen / "parity" / "parity.json").unlink()
+    assert compare_reports([before, chosen]).passed
 
 
 def test_planted_losses_are_marked_and_the_exit_code_is_1(bundle: Bundle, tmp_path: Path) -> None:

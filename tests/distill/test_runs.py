@@ -179,9 +179,8 @@ def test_evaluate_says_where_cases_were_learned_from(
         (finished.out, mixed, "test", "learned from 1 of these 3 cases"),
     ):
         result = evaluate(model, data, split=split)
-        assert (f"learned from {result.cases_learned_from} of" in told) or not (
-            told or result.cases_learned_from
-        )
+        count = result.cases_learned_from
+        assert told.startswith(f"learned from {count} of" if count else "") and bool(count) is bool(told)
         shown = [line for line in capsys.readouterr().err.splitlines() if "learned from" in line]
         assert (told in "".join(shown)) and bool(shown) is bool(told)
 
