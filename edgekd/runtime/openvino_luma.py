@@ -50,8 +50,12 @@ class LumaWriter:
         request.infer([frame], share_inputs=True, share_outputs=True)
 
     def close(self) -> None:
-        """Drop the compiled graphs."""
+        """Drop the library's objects: in a cycle of the engine's they would be freed by the collector.
+
+        Freed so, they leave the main thread a signal stack that is gone, and the next signal crashes.
+        """
         self._requests.clear()
+        self._core = None
 
 
 def _build_graph(shape: tuple[int, ...], is_rgb: bool) -> Any:
