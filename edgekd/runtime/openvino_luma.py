@@ -29,7 +29,7 @@ class LumaWriter:
     """
 
     def __init__(self, core: Any, spec: PreprocessSpec, threads: int | None) -> None:
-        self._core = core
+        self._core: Any = core
         self._is_rgb = spec.frame_order == "rgb"
         self._options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:

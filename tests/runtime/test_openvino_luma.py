@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -69,3 +71,26 @@ def test_the_engine_takes_it_for_frames_that_it_can_read(
     # What the library owns must not wait for the cycle collector.
     writer = segmenter.engine._write_luma
     assert not writer._requests and writer._core is None
+
+
+OUTLIVE_A_SIGNAL = """
+import gc, signal, sys
+import numpy as np
+from edgekd.runtime import load
+
+for _ in range(3):
+    with load(sys.argv[1], "openvino", threads=1) as segmenter:
+        segmenter.segment([np.zeros((40, 50, 3), np.uint8)])
+del segmenter
+gc.collect()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("still here")
+"""
+
+
+def test_a_program_outlives_a_signal_after_it(device_bundle: Bundle) -> None:
+    line = [sys.executable, "-c", OUTLIVE_A_SIGNAL, str(device_bundle.path)]
+    ended = subprocess.run(line, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "still here\n"), ended.stderr
