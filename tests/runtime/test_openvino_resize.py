@@ -81,7 +81,7 @@ def test_the_columns_convolution_is_no_layer_of_the_network() -> None:
     assert read_openvino_layers(compiled.get_runtime_model(), openvino.Model([], [])) == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     height=st.integers(2, 400),
     width=st.integers(2, 400),
