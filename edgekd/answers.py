@@ -116,7 +116,7 @@ def show_builds(bundle: Bundle, builds: Sequence[Build]) -> Answer:
 def show_parity(report: ParityReport) -> Answer:
     """Return verdict and differences of each build; exit code 1 unless every one passed."""
     from edgekd.benchmarks import tables
-    from edgekd.benchmarks.report_verdict import describe_blind_spot, describe_doubts
+    from edgekd.benchmarks.report_verdict import describe_blind_spot
 
     content = report.to_dict()
     shown = [tables.build_parity_table(content)]
@@ -125,7 +125,7 @@ def show_parity(report: ParityReport) -> Answer:
     if report.skipped:
         shown.append(tables.build_skipped_table(content))
     lines = [f"{one.candidate}: {text}" for one in report.results for text in one.reasons]
-    lines += describe_doubts(content)
+    lines += content["doubts"]
     lines += [*(describe_blind_spot(content) if report.passed else ()), describe_verdict(report)]
     return Answer(content, shown, lines, exit_code=int(not report.passed))
 

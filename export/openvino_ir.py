@@ -11,7 +11,7 @@ from edgekd.atomic import explain_full_disk
 from edgekd.bundle import BuildRecord, Bundle
 from edgekd.errors import MachineError
 from edgekd.export.agreement import check_preprocessing
-from edgekd.runtime.openvino_resize import has_simple_resize, simplify_resize
+from edgekd.runtime.openvino_resize import find_tensors, has_simple_resize, simplify_resize
 from edgekd.runtime.precision import OPENVINO_HINTS, PREPROCESS_PREFIX
 
 DEPLOY_FILES = ("deploy.xml", "deploy.bin")
@@ -51,8 +51,7 @@ def measure_fixed(
     openvino: Any = importlib.import_module("openvino")
     core, spec = openvino.Core(), bundle.manifest.preprocess
     model = core.read_model(folder / DEPLOY_FILES[0])
-    outputs = [output for node in model.get_ordered_ops() for output in node.outputs()]
-    (image,) = (output for output in outputs if "image" in output.get_names())
+    image = find_tensors(model, ["image"])["image"]
     part = openvino.Model([image], model.get_parameters())
     part.reshape({"frame": [1, *frame_size, spec.channels]})
     if not simplify_resize(part, spec):

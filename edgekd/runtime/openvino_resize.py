@@ -10,6 +10,7 @@ they lie, and the columns one convolution. Both take their weights from the trut
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def simplify_resize(model: Any, spec: PreprocessSpec) -> bool:
     Returns:
         Whether it was changed.
     """
-    tensors = _find_tensors(model)
+    tensors = find_tensors(model, (LINES, ROWS, PLANES, COLUMNS))
     if len(tensors) < 4 or tensors[LINES].get_partial_shape().is_dynamic:
         return False
     _, height, length = tensors[LINES].get_shape()
@@ -157,15 +158,10 @@ def _convolve_columns(planes: Any, table: InterpolationTable, num_bands: int, in
     return ops.multiply(columns, factors.astype(np.float32))
 
 
-def _find_tensors(model: Any) -> dict[str, Any]:
-    """Return name → output of the tensors that a graph has of the four."""
+def find_tensors(model: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Return name → output of those tensors that a graph of OpenVINO has."""
     outputs = [output for node in model.get_ordered_ops() for output in node.outputs()]
-    return {
-        name: output
-        for output in outputs
-        for name in (LINES, ROWS, PLANES, COLUMNS)
-        if name in output.get_names()
-    }
+    return {name: output for output in outputs for name in names if name in output.get_names()}
 
 
 def _replace(old: Any, new: Any) -> None:
